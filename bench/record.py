@@ -1,0 +1,345 @@
+"""What happened: the record that every trial leaves, and the files that hold them.
+
+One of the two modules that the controller, the workers and the analysis share (the
+other is `bench.trial`). A results folder holds `records-<host>-<pid>.jsonl`, one writer
+per file, one line per record; `results/README.md` documents every field.
+
+History of the format (`SCHEMA_VERSION`):
+
+1. The first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from enum import Enum
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Literal, NamedTuple, Optional, Tuple
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.trial import Configuration, Trial
+
+SCHEMA_VERSION = 1
+
+PHASES = ("forward", "aggregate", "backward", "optimizer")
+"""The parts of a measured step, in order; `step` is their whole, timed on its own."""
+
+
+class Status(str, Enum):
+    """How a trial ended."""
+
+    OK = "ok"
+    ERROR = "error"
+    """A rank raised."""
+    OOM = "oom"
+    HANG = "hang"
+    """No rank made progress for `limits.hang_s`."""
+    TIMEOUT = "timeout"
+    """Progress, but not done within `limits.timeout_s`."""
+    CRASH = "crash"
+    """A rank was ended by a signal or left without a result."""
+    UNSUPPORTED = "unsupported"
+    """Refused before it was launched: these values cannot run together."""
+    ENVIRONMENT = "environment"
+    """The environment itself is broken, or is not the one that was asked for."""
+
+
+class Part(BaseModel):
+    """Base of the parts of a record; a field that this version does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class RankError(Part):
+    """What a rank raised."""
+
+    rank: int
+    type: str
+    """Qualified name of the exception's class."""
+    message: str
+    traceback: str
+    phase: str
+    """`setup`, `forward`, `aggregate`, `backward`, `optimizer`, `gradient`, …"""
+    step: Optional[int] = None
+    """Index of the step, warm-up included; None outside the steps."""
+
+
+class RankOutcome(Part):
+    """Where a rank was when the trial ended."""
+
+    rank: int
+    outcome: Literal["finished", "raised", "killed", "exited", "interrupted"]
+    """`killed`: by a signal from outside; `interrupted`: by spbench, after the trial had failed."""
+    phase: str
+    step: Optional[int] = None
+    signal: Optional[int] = None
+    exit_code: Optional[int] = None
+    stack: Optional[str] = None
+    """Python stack of all threads, taken when the trial hung or ran out of time."""
+
+
+class RankSamples(Part):
+    """Raw times of one rank, in order of the steps."""
+
+    rank: int
+    warmup_s: List[float]
+    """Seconds per warm-up step; never part of a figure."""
+    step_s: List[float]
+    """Seconds per measured step."""
+    phases_s: Dict[str, List[float]]
+    """Seconds per measured step, by phase (`PHASES`)."""
+    losses: List[float]
+    """Loss that this rank back-propagated, per step, warm-up included."""
+
+
+class RankMemory(Part):
+    """Memory of one rank, measured from the end of the warm-up to the last step."""
+
+    rank: int
+    peak_bytes: int
+    """CUDA: peak of allocated memory. CPU: peak of the rank's own anonymous memory above what
+    it shared with the server when it was forked."""
+    peak_reserved_bytes: Optional[int] = None
+    """CUDA only: peak of memory that the caching allocator held."""
+    baseline_bytes: int
+    """CPU: anonymous memory at fork time, already subtracted. CUDA: 0."""
+
+
+class GradientError(Part):
+    """The first step's gradient beside the exact reference: formulas in `bench.worker.metrics.gradient`."""
+
+    verdict: Literal["match", "scaled", "wrong", "none"]
+    scale: Optional[float]
+    """Least-squares factor between gradient g and reference r: <g, r> / <r, r>."""
+    scale_label: str
+    """`×1`, `×2`, `×1/2`, or the number."""
+    relative_error: Optional[float]
+    """|g - r| / |r|."""
+    residual: Optional[float]
+    """|g - scale r| / (|scale| |r|): what is left when the scale is taken out."""
+    cosine: Optional[float]
+    worst_parameter: Optional[str]
+    worst_relative_error: Optional[float]
+    noise_floor: float
+    """`relative_error` of one process in the trial's dtype: what the dtype alone costs."""
+    tolerance: float
+    """Residual up to which the direction counts as right."""
+    parameters: int
+    missing: List[str]
+    """Parameters without a gradient."""
+    zero: List[str]
+    """Parameters whose gradient is zero where the reference's is not."""
+    nonfinite: List[str]
+    """Parameters with a NaN or an infinity."""
+    rank: int
+    """The rank whose gradient was furthest from the reference; the figures above are its own."""
+    ranks_agree: bool
+    """Whether every rank saw the same gradient up to `tolerance`."""
+    reference_loss: float
+    loss: Optional[float]
+    """Mean over ranks of the loss of the first step."""
+
+
+class CollectiveCount(Part):
+    """One rank's calls of one collective in one phase of the first step."""
+
+    rank: int
+    phase: str
+    collective: str
+    calls: int
+    bytes: int
+    """Bytes of the tensors that this rank handed in."""
+
+
+class WorkerProvenance(Part):
+    """What the worker saw of itself."""
+
+    python: str
+    python_path: str
+    torch: str
+    torch_git: Optional[str] = None
+    cuda: Optional[str] = None
+    nccl: Optional[str] = None
+    deepspeed: str
+    transformers: Optional[str] = None
+    numpy: Optional[str] = None
+    devices: List[str] = []
+    """Name of each rank's device."""
+    driver: Optional[str] = None
+    threads_per_rank: Optional[int] = None
+    warnings: List[str] = []
+    """Warnings and log lines of level warning that libraries emitted, each once."""
+    late_imports: List[str] = []
+    """Modules that the ranks had to import themselves; the server preloads them from then on."""
+
+
+class MachineProvenance(Part):
+    """What the controller saw of the machine."""
+
+    hostname: str
+    os: str
+    cpu: str
+    cores: int
+    governor: Optional[str] = None
+    memory_bytes: int
+    gpus: List[str] = []
+    load_before: float
+    """1-minute load average."""
+    load_after: float
+    steal: float
+    """Share of the trial's CPU time that the hypervisor took [0..1]."""
+    foreign_cores: float
+    """Cores kept busy by processes other than spbench's, on average over the trial."""
+    foreign_gpu_processes: List[str] = []
+    spbench: str
+    commit: Optional[str] = None
+    dirty: Optional[bool] = None
+    """Whether spbench's working tree had uncommitted changes."""
+
+
+class Record(Part):
+    """What a trial left, whatever happened."""
+
+    schema_version: int = SCHEMA_VERSION
+    trial_id: str
+    config_hash: str
+    config: Configuration
+    round: int
+    attempt: int
+    status: Status
+    reason: Optional[str] = None
+    """One line for people: why the status is not `ok`."""
+    started: str
+    """ISO 8601, UTC."""
+    duration_s: float
+    """From the request to the last rank's end."""
+    experiment: Optional[str] = None
+    emulated: bool
+    """Torch's NCCL code path ran on gloo."""
+    timings_valid: bool
+    """False where ranks shared a GPU."""
+    noisy: List[str] = []
+    """Why the machine was not quiet; empty when it was."""
+    errors: List[RankError] = []
+    ranks: List[RankOutcome] = []
+    samples: List[RankSamples] = []
+    memory: List[RankMemory] = []
+    gradient: Optional[GradientError] = None
+    collectives: List[CollectiveCount] = []
+    worker: Optional[WorkerProvenance] = None
+    machine: Optional[MachineProvenance] = None
+    details: Dict[str, Any] = {}
+    """What a scenario adds."""
+    log: Optional[str] = None
+    """Output of the ranks, relative to the results folder."""
+
+    @property
+    def key(self) -> Tuple[str, int]:
+        """The trial that this record settles: configuration hash and round."""
+        return (self.config_hash, self.round)
+
+    @classmethod
+    def of(cls, trial: Trial, status: Status, started: str, duration_s: float, **fields: Any) -> Record:
+        """The record of `trial`, with what follows from its configuration filled in."""
+        comm = trial.configuration.comm
+        return cls(
+            trial_id=trial.id,
+            config_hash=trial.configuration.hash,
+            config=trial.configuration,
+            round=trial.round,
+            attempt=trial.attempt,
+            status=status,
+            started=started,
+            duration_s=duration_s,
+            emulated=comm.emulated,
+            timings_valid=not comm.oversubscribe,
+            **fields,
+        )
+
+
+class RecordsError(Exception):
+    """A results folder cannot be used; the message says what to do."""
+
+
+class RecordWriter:
+    """Appends records to a file of its own: one write and one fsync per record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / f"records-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self._fd: Optional[int] = None
+
+    def append(self, record: Record) -> None:
+        """Write `record` so that a power cut after this call cannot lose it."""
+        if self._fd is None:
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        line = record.model_dump_json().encode() + b"\n"
+        view = memoryview(line)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close the file; harmless when nothing was written."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+class RawRecord(NamedTuple):
+    """A line of a records file, parsed but not validated."""
+
+    path: Path
+    content: Dict[str, Any]
+
+
+class Skipped(NamedTuple):
+    """A line that is no record of a version that this spbench reads."""
+
+    path: Path
+    line: int
+    reason: str
+
+
+def record_files(folder: Path) -> List[Path]:
+    """The records files of a results folder, in name order."""
+    return sorted(folder.glob("records-*.jsonl"))
+
+
+def read_records(folder: Path, skipped: Optional[List[Skipped]] = None) -> Iterator[RawRecord]:
+    """All records of a results folder, file by file, in the order they were written.
+
+    A truncated or foreign line is appended to `skipped` and passed over. Lines are parsed,
+    not validated: `Record.model_validate(raw.content)` does that.
+    """
+    for path in record_files(folder):
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    content = json.loads(line)
+                    version = content["schema_version"]
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    reason = "truncated or not a record"
+                else:
+                    if version == SCHEMA_VERSION:
+                        yield RawRecord(path, content)
+                        continue
+                    reason = f"schema version {version}; this spbench reads {SCHEMA_VERSION}"
+                if skipped is not None:
+                    skipped.append(Skipped(path, number, reason))
+
+
+def refuse_newer_schema(folder: Path) -> None:
+    """Raise `RecordsError` when a newer spbench wrote into `folder`."""
+    skipped: List[Skipped] = []
+    for _ in read_records(folder, skipped):
+        pass
+    for line in skipped:
+        version = line.reason.split(";")[0].rpartition(" ")[2]
+        if version.isdigit() and int(version) > SCHEMA_VERSION:
+            raise RecordsError(
+                f"results={folder} holds records of schema version {version} ({line.path.name}, line {line.line}); "
+                f"this spbench writes version {SCHEMA_VERSION}: choose another folder or upgrade spbench"
+            )

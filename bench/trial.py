@@ -1,0 +1,245 @@
+"""What to run: a configuration, its validation, its hash, and the trial that repeats it.
+
+One of the two modules that the controller, the workers and the analysis share (the
+other is `bench.record`). It must import on every interpreter that we measure: Python 3.9
+or later, pydantic 2, nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Dict, List, Literal, Optional, Tuple
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Dtype = Literal["float32", "bfloat16"]
+CommName = Literal["gloo", "nccl", "nccl_over_gloo"]
+MaskName = Literal["none", "prompt", "ragged", "empty_shard"]
+
+DTYPE_BYTES: Dict[str, int] = {"float32": 4, "bfloat16": 2, "float64": 8}
+
+
+class Frozen(BaseModel):
+    """Base of every value here: immutable, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class EnvironmentSpec(Frozen):
+    """One interpreter with one torch and one DeepSpeed: what it must contain."""
+
+    name: str
+    """Label in records and figures. Two names for the same content are two configurations,
+    which is how an A/A comparison is made."""
+    torch: Optional[str] = None
+    """Exact version to install (`2.2.2`); None only together with `python`."""
+    deepspeed: Optional[str] = None
+    requirements: Tuple[str, ...] = ()
+    """Further requirements, in pip's syntax (`numpy<2`)."""
+    python_version: Optional[str] = None
+    """Version request in uv's syntax (`3.11`, `>=3.9,<3.13`); None: the newest that fits."""
+    torch_backend: Optional[str] = None
+    """uv's `--torch-backend` (`cpu`, `cu126`, `auto`); None: the user's own index settings."""
+    python: Optional[str] = None
+    """Path of an interpreter that exists already; it is used as it is and never changed."""
+
+    @model_validator(mode="after")
+    def _installable_or_given(self) -> EnvironmentSpec:
+        if self.python is None and (self.torch is None or self.deepspeed is None):
+            raise ValueError(
+                f"environment '{self.name}' needs both `torch` and `deepspeed` versions, "
+                "or `python`, the path of an interpreter that has them"
+            )
+        return self
+
+
+class ModelSpec(Frozen):
+    """A Llama-shaped decoder. Sizes count elements, not bytes."""
+
+    name: str
+    layers: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    ffn: int = Field(gt=0)
+    """Width of the SwiGLU's gate, up and down projections."""
+    vocab: int = Field(gt=1)
+    rope_theta: float = Field(default=10000.0, gt=0)
+    norm_eps: float = Field(default=1e-5, gt=0)
+    activation_checkpointing: bool = False
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one head [elements]."""
+        return self.hidden // self.heads
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> ModelSpec:
+        if self.hidden % self.heads or self.head_dim % 2:
+            raise ValueError(
+                f"model.hidden={self.hidden} must be an even multiple of model.heads={self.heads}"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"model.heads={self.heads} must be a multiple of model.kv_heads={self.kv_heads}"
+            )
+        return self
+
+
+class CommSpec(Frozen):
+    """How ranks communicate. `auto` is resolved before a configuration is made."""
+
+    name: CommName
+    oversubscribe: bool = False
+    """Several ranks on one GPU: gradients are valid, timings are not."""
+    deepspeed_shm: bool = False
+    """DeepSpeed's CPU shared-memory all-reduce."""
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """The device type that ranks compute on."""
+        return "cuda" if self.name == "nccl" else "cpu"
+
+    @property
+    def emulated(self) -> bool:
+        """Whether torch's NCCL code path runs on another transport."""
+        return self.name == "nccl_over_gloo"
+
+
+class Limits(Frozen):
+    """Bounds on one trial. They do not define what is measured, so the hash leaves them out."""
+
+    timeout_s: float = Field(default=600.0, gt=0)
+    """A trial that is still running after this many seconds ends as `timeout`."""
+    hang_s: float = Field(default=60.0, gt=0)
+    """A trial in which no rank made progress for this many seconds ends as `hang`."""
+
+
+class Configuration(Frozen):
+    """Everything that defines what is measured."""
+
+    environment: EnvironmentSpec
+    model: ModelSpec
+    comm: CommSpec
+    scenario: str = "train"
+    attention: str = "ulysses"
+    loss: str = "all_gather"
+    dtype: Dtype = "float32"
+    world: int = Field(default=4, gt=0)
+    sp: int = Field(default=2, gt=0)
+    zero: int = Field(default=1, ge=0, le=3)
+    """ZeRO stage."""
+    seq_len: int = Field(default=512, gt=0)
+    """Global sequence length [tokens], before it is split over sp."""
+    micro_batch: int = Field(default=1, gt=0)
+    """Sequences per data-parallel replica and step."""
+    mask: MaskName = "ragged"
+    """Which labels are ignored: see `bench.worker.batch`."""
+    warmup_steps: int = Field(default=2, ge=1)
+    """Steps before the measured ones. The first of them is compared with the reference."""
+    steps: int = Field(default=5, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    seed: int = Field(default=0, ge=0)
+    gradient_check: bool = True
+    memory_limit: Optional[int] = Field(default=None, gt=0)
+    """Bytes that each rank may allocate; beyond, the trial ends as `oom`. None: no limit."""
+    deepspeed: Dict[str, Any] = {}
+    """Options merged over the DeepSpeed configuration that spbench builds."""
+    options: Dict[str, Any] = {}
+    """Options of the scenario itself."""
+    limits: Limits = Limits()
+
+    @field_validator("deepspeed", "options")
+    @classmethod
+    def _plain_json(cls, value: Dict[str, Any]) -> Dict[str, Any]:
+        try:
+            json.dumps(value)
+        except TypeError as error:  # pydantic turns only a ValueError into its own report
+            raise ValueError(str(error)) from error
+        return value
+
+    @model_validator(mode="after")
+    def _sp_divides_world(self) -> Configuration:
+        if self.world % self.sp:
+            allowed = [n for n in range(1, self.world + 1) if self.world % n == 0]
+            raise ValueError(
+                f"sp={self.sp} must divide world={self.world}; allowed: {', '.join(map(str, allowed))}"
+            )
+        return self
+
+    @property
+    def dp(self) -> int:
+        """Data-parallel size."""
+        return self.world // self.sp
+
+    @property
+    def hash(self) -> str:
+        """Identity of the configuration: 16 hex digits, the same on every machine and version.
+
+        Fields at their default are left out, so that a field added later, with the old
+        behaviour as its default, leaves the identity of older records untouched.
+        """
+        content = self.model_dump(mode="json", exclude={"limits"}, exclude_defaults=True)
+        return _digest(content)
+
+    @property
+    def reference_key(self) -> str:
+        """Identity of the exact reference that this configuration is compared with.
+
+        Whatever changes the mathematics is in it; how the work is split over ranks is not.
+        """
+        model = self.model.model_dump(mode="json", exclude={"name", "activation_checkpointing"})
+        data = {
+            "seed": self.seed,
+            "mask": self.mask,
+            "replicas": self.dp,
+            "micro_batch": self.micro_batch,
+            "seq_len": self.seq_len,
+        }
+        if self.mask == "empty_shard":
+            data["sp"] = self.sp  # the only mask that depends on where the shards end
+        return _digest({"model": model, "data": data})
+
+    def unsupported_reasons(self) -> List[str]:
+        """Why these valid values cannot run together; empty when they can.
+
+        Such a configuration is recorded as `unsupported` instead of being launched.
+        """
+        reasons = []
+        if self.seq_len % self.sp:
+            reasons.append(f"seq_len={self.seq_len} is not divisible by sp={self.sp}")
+        if self.attention == "local":
+            if self.sp > 1:
+                reasons.append(f"attention=local computes within one rank, but sp={self.sp}")
+            return reasons
+        if self.model.heads % self.sp:
+            reasons.append(f"model.heads={self.model.heads} is not divisible by sp={self.sp}")
+        elif self.model.kv_heads % self.sp and self.sp % self.model.kv_heads:
+            reasons.append(
+                f"model.kv_heads={self.model.kv_heads} is neither a multiple nor a divisor of sp={self.sp}"
+            )
+        return reasons
+
+
+class Trial(Frozen):
+    """A configuration in a round: the unit that is launched."""
+
+    configuration: Configuration
+    round: int = Field(ge=0)
+    attempt: int = Field(default=0, ge=0)
+
+    @property
+    def key(self) -> Tuple[str, int]:
+        """What a final record settles: the configuration's hash and the round."""
+        return (self.configuration.hash, self.round)
+
+    @property
+    def id(self) -> str:
+        """Names the record and the files beside it."""
+        return f"{self.configuration.hash}-r{self.round}-a{self.attempt}"
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

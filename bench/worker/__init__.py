@@ -1,0 +1,1 @@
+"""What runs inside the measured interpreter: a warm server, and the ranks that it forks."""

@@ -1,0 +1,1 @@
+"""Attention methods, one file each: `build(mesh, spec)` gives a `CoreAttention`."""

@@ -1,0 +1,155 @@
+"""A Llama-shaped decoder whose attention is handed in, so that every method runs the same model."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, NamedTuple, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bench.trial import ModelSpec
+from bench.worker.batch import IGNORED
+
+CoreAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q [batch, seq, heads, head_dim], k and v [batch, seq, kv_heads, head_dim] -> like q.
+
+`seq` is what this rank holds; the causal mask spans the global sequence."""
+
+
+class ShardLoss(NamedTuple):
+    """What a rank's own tokens say."""
+
+    mean: Tensor
+    """Mean cross-entropy over the valid labels of the shard; 0 (with a graph) when there are none."""
+    tokens: Tensor
+    """Number of valid labels, a float scalar without a graph."""
+
+
+class RMSNorm(nn.Module):
+    """Root mean square normalisation (arXiv 1910.07467), computed in float32 or wider."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return normed.to(x.dtype) * self.weight
+
+
+def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
+    """Cosine and sine of rotary positions (arXiv 2104.09864), each [batch, seq, 1, head_dim/2].
+
+    `positions` are global, [batch, seq]; the angles are computed in float64 in every dtype.
+    """
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim
+    angle = positions[..., None].double() * theta**-exponent
+    return angle.cos()[:, :, None].to(dtype), angle.sin()[:, :, None].to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the halves of each head of `x` [batch, seq, heads, head_dim] by its position's angle."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention around an injected core."""
+
+    def __init__(self, spec: ModelSpec, core: CoreAttention) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = spec.heads, spec.kv_heads, spec.head_dim
+        kv = spec.kv_heads * spec.head_dim
+        self.q = nn.Linear(spec.hidden, spec.hidden, bias=False)
+        self.k = nn.Linear(spec.hidden, kv, bias=False)
+        self.v = nn.Linear(spec.hidden, kv, bias=False)
+        self.o = nn.Linear(spec.hidden, spec.hidden, bias=False)
+        self._core = (core,)  # in a tuple: a core that is a module must not become a parameter's path
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        batch, seq, _ = x.shape
+        q = rotate(self.q(x).view(batch, seq, self.heads, self.head_dim), cos, sin)
+        k = rotate(self.k(x).view(batch, seq, self.kv_heads, self.head_dim), cos, sin)
+        v = self.v(x).view(batch, seq, self.kv_heads, self.head_dim)
+        return self.o(self._core[0](q, k, v).reshape(batch, seq, -1))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (arXiv 2002.05202)."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.gate = nn.Linear(spec.hidden, spec.ffn, bias=False)
+        self.up = nn.Linear(spec.hidden, spec.ffn, bias=False)
+        self.down = nn.Linear(spec.ffn, spec.hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    """One layer: pre-norm attention and pre-norm feed-forward, each with a residual."""
+
+    def __init__(self, spec: ModelSpec, core: CoreAttention) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(spec.hidden, spec.norm_eps)
+        self.attention = Attention(spec, core)
+        self.ffn_norm = RMSNorm(spec.hidden, spec.norm_eps)
+        self.ffn = FeedForward(spec)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class Decoder(nn.Module):
+    """Tokens, labels and global positions [batch, seq] to the loss of this shard."""
+
+    def __init__(self, spec: ModelSpec, core: CoreAttention) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embedding = nn.Embedding(spec.vocab, spec.hidden)
+        self.blocks = nn.ModuleList(Block(spec, core) for _ in range(spec.layers))
+        self.norm = RMSNorm(spec.hidden, spec.norm_eps)
+        self.head = nn.Linear(spec.hidden, spec.vocab, bias=False)
+
+    def forward(self, tokens: Tensor, labels: Tensor, positions: Tensor) -> Tuple[Tensor, Tensor]:
+        """The two fields of `ShardLoss`, as a plain tuple for DeepSpeed's hooks."""
+        x = self.embedding(tokens)
+        cos, sin = rotary(positions, self.spec.head_dim, self.spec.rope_theta, x.dtype)
+        for block in self.blocks:
+            if self.spec.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, use_reentrant=False)
+            else:
+                x = block(x, cos, sin)
+        logits = self.head(self.norm(x)).flatten(0, 1)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        total = F.cross_entropy(wide, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        valid = (labels != IGNORED).sum().to(wide.dtype)
+        return total / valid.clamp(min=1), valid
+
+
+def parameter_shapes(spec: ModelSpec) -> Dict[str, torch.Size]:
+    """Shape of every parameter by name, in the model's order, without allocating any."""
+    with torch.device("meta"):
+        model = Decoder(spec, _no_attention)
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
+
+
+def build(spec: ModelSpec, core: CoreAttention, weights: Dict[str, Tensor]) -> Decoder:
+    """A decoder that owns copies of `weights` (float32, by name)."""
+    with torch.device("meta"):
+        model = Decoder(spec, core)
+    model = model.to_empty(device="cpu")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    return model
+
+
+def _no_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    raise NotImplementedError("this model only tells its shapes")

@@ -1,0 +1,150 @@
+"""The exact gradient: one process, the whole batch, float64, dense attention.
+
+It is computed once per model, data and sequence length, in a process of its own, kept on disk
+and shared by every trial that has the same `Configuration.reference_key`. The initial weights
+lie beside it: they are drawn once and loaded by all, so that no version draws its own.
+
+    weights.npy    float32, all parameters one after another in the model's order
+    gradient.npy   float64, likewise
+    reference.json loss, shapes, who computed it
+    noise-<dtype>-<torch>.json   relative error of one process in that dtype, on that torch
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Dict, Iterator, List, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.trial import Configuration, ModelSpec
+from bench.worker import model
+from bench.worker.attention.local import causal_attention
+from bench.worker.batch import Batch, global_batch
+from bench.worker.metrics.gradient import Noise, compare
+
+INITIAL_STD = 0.02
+"""Standard deviation of every matrix at the start, as in GPT-2; norms start at 1."""
+
+
+class Reference:
+    """What lies in a reference folder, memory-mapped."""
+
+    def __init__(self, folder: Path, spec: ModelSpec) -> None:
+        self._folder = folder
+        self._shapes = model.parameter_shapes(spec)
+
+    def weights(self) -> Dict[str, Tensor]:
+        """Initial weights by name, float32; read-only views of the file."""
+        flat = np.load(self._folder / "weights.npy", mmap_mode="c")
+        return {name: torch.from_numpy(part) for name, part in self._parts(flat)}
+
+    def gradient(self) -> Dict[str, np.ndarray]:
+        """The exact gradient by name, float64."""
+        return dict(self._parts(np.load(self._folder / "gradient.npy", mmap_mode="r")))
+
+    def loss(self) -> float:
+        """The exact loss."""
+        return float(json.loads((self._folder / "reference.json").read_text())["loss"])
+
+    def noise(self, dtype: str) -> Noise:
+        """What `dtype` alone costs on this torch."""
+        content = json.loads(noise_file(self._folder, dtype).read_text())
+        return Noise(content["overall"], content["parameters"])
+
+    def _parts(self, flat: np.ndarray) -> Iterator[Tuple[str, np.ndarray]]:
+        start = 0
+        for name, shape in self._shapes.items():
+            size = math.prod(shape)
+            yield name, flat[start : start + size].reshape(shape)
+            start += size
+
+
+def noise_file(folder: Path, dtype: str) -> Path:
+    """Where the noise floor of `dtype` on this interpreter's torch is kept."""
+    return folder / f"noise-{dtype}-{torch.__version__}.json"
+
+
+def missing(folder: Path, configuration: Configuration) -> List[str]:
+    """What `create` would have to make for this configuration: `weights`, `gradient`, `noise`."""
+    wanted = {"weights": folder / "weights.npy"}
+    if configuration.gradient_check:
+        wanted["gradient"] = folder / "reference.json"
+        wanted["noise"] = noise_file(folder, configuration.dtype)
+    return [part for part, path in wanted.items() if not path.exists()]
+
+
+def create(folder: Path, configuration: Configuration) -> None:
+    """Make what is missing in `folder`; each file appears whole or not at all."""
+    parts = missing(folder, configuration)
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = configuration.model
+    if "weights" in parts:
+        _save(folder / "weights.npy", _initial_weights(spec, configuration.seed))
+    reference = Reference(folder, spec)
+    if "gradient" in parts:
+        loss, gradient = _loss_and_gradient(configuration, reference.weights(), torch.float64)
+        _save(folder / "gradient.npy", np.concatenate([g.ravel() for g in gradient.values()]))
+        _write_json(folder / "reference.json", {"loss": loss, "torch": torch.__version__})
+    if "noise" in parts:
+        dtype = getattr(torch, configuration.dtype)
+        _, gradient = _loss_and_gradient(configuration, reference.weights(), dtype)
+        exact = reference.gradient()
+        overall = compare(_flat(gradient), _flat(exact)).relative_error
+        single = {name: compare(gradient[name], exact[name]).relative_error for name in exact}
+        content = {"overall": overall, "parameters": single}
+        _write_json(noise_file(folder, configuration.dtype), content)
+
+
+def _initial_weights(spec: ModelSpec, seed: int) -> np.ndarray:
+    """All parameters in one float32 vector: each its own stream, so that order does not matter."""
+    parts = []
+    for index, (name, shape) in enumerate(model.parameter_shapes(spec).items()):
+        if name.endswith("norm.weight"):
+            parts.append(np.ones(shape, np.float32).ravel())
+        else:
+            generator = np.random.Generator(np.random.Philox(key=[seed, 2 + index]))
+            parts.append(generator.standard_normal(math.prod(shape), np.float32) * np.float32(INITIAL_STD))
+    return np.concatenate(parts)
+
+
+def _loss_and_gradient(
+    configuration: Configuration, weights: Dict[str, Tensor], dtype: torch.dtype
+) -> Tuple[float, Dict[str, np.ndarray]]:
+    """Mean over replicas of the token-weighted mean over a replica's valid labels, and its gradient.
+
+    Replicas are taken one after another, and their gradients add up in place.
+    """
+    module = model.build(configuration.model, causal_attention, weights).to(dtype)
+    batch, total = global_batch(configuration), 0.0
+    for replica in range(configuration.dp):
+        one = Batch(*(torch.from_numpy(np.ascontiguousarray(array[replica])) for array in batch))
+        mean, _ = module(*one)
+        (mean / configuration.dp).backward()
+        total += mean.item() / configuration.dp
+    gradient = {}
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        gradient[name] = parameter.grad.double().numpy()
+    return total, gradient
+
+
+def _flat(parts: Dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([part.ravel() for part in parts.values()])
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}.npy")
+    np.save(temporary, array)
+    os.replace(temporary, path)
+
+
+def _write_json(path: Path, content: object) -> None:
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.write_text(json.dumps(content))
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""Scenarios, one file each: `run(rank)` does the work of one rank and returns what it measured."""

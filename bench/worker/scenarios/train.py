@@ -1,0 +1,101 @@
+"""Train the decoder with DeepSpeed: time per step and phase, memory, gradient error of the first step."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+import torch
+from deepspeed.utils import safe_get_full_grad
+from torch import Tensor
+
+from bench.record import PHASES, GradientError, RankSamples
+from bench.worker.mesh import Mesh
+from bench.worker.metrics import clock, memory
+from bench.worker.metrics.collectives import CollectiveCounter
+from bench.worker.metrics.gradient import judge
+from bench.worker.rank import Rank
+from bench.worker.reference import Reference
+from bench.worker.training import Trainer
+
+
+def run(rank: Rank) -> Dict[str, Any]:
+    """Warm-up steps, of which the first is checked and counted, then the measured ones.
+
+    Returns the fields `samples`, `memory`, `gradient` and `collectives` of this rank.
+    """
+    c = rank.configuration
+    cuda = rank.device.type == "cuda"
+    meter = memory.CudaMemory() if cuda else memory.CpuMemory()
+    memory.limit(rank.device.type, c.memory_limit)
+    mesh = Mesh.create(c.sp)
+    reference = Reference(rank.reference, c.model)
+    trainer = Trainer(c, mesh, reference, rank.device)
+    make_clock = clock.CudaClock if cuda else clock.CpuClock
+
+    losses: List[Tensor] = []
+    warmup = make_clock()
+    gradient, collectives = _first_step(rank, trainer, reference, warmup, losses)
+    for index in range(1, c.warmup_steps):
+        losses.append(trainer.step(rank.entering(index), warmup, _nothing))
+    meter.reset_peak()
+    measured = make_clock()
+    for index in range(c.warmup_steps, c.warmup_steps + c.steps):
+        losses.append(trainer.step(rank.entering(index), measured, _nothing))
+    rank.enter("results")
+    seconds = measured.seconds()
+    samples = RankSamples(
+        rank=rank.index,
+        warmup_s=warmup.seconds()["step"],
+        step_s=seconds["step"],
+        phases_s={phase: seconds[phase] for phase in PHASES},
+        losses=torch.stack(losses).double().cpu().tolist(),
+    )
+    if gradient is not None:
+        gradient.loss = samples.losses[0]
+    return {
+        "samples": samples.model_dump(),
+        "memory": meter.read(rank.index).model_dump(),
+        "gradient": gradient.model_dump() if gradient is not None else None,
+        "collectives": [count.model_dump() for count in collectives],
+    }
+
+
+def _first_step(
+    rank: Rank, trainer: Trainer, reference: Reference, warmup: clock.CpuClock, losses: List[Tensor]
+) -> Any:
+    """The step that is compared with the reference and whose collectives are counted."""
+    found: List[Optional[GradientError]] = [None]
+
+    with CollectiveCounter() as counter:
+
+        def enter(phase: str) -> None:
+            counter.phase = phase
+            rank.enter(phase, 0)
+
+        def check() -> None:
+            enter("gradient")
+            found[0] = _gradient_error(rank, trainer, reference)
+
+        check_or_not = check if rank.configuration.gradient_check else _nothing
+        losses.append(trainer.step(enter, warmup, check_or_not))
+    counts = [count for count in counter.counts(rank.index) if count.phase in PHASES]
+    return found[0], counts
+
+
+def _gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
+    gradient: Dict[str, Optional[np.ndarray]] = {}
+    for name, parameter in trainer.engine.module.named_parameters():
+        full = safe_get_full_grad(parameter)
+        gradient[name] = None if full is None else full.detach().double().cpu().numpy()
+    return judge(
+        gradient,
+        reference.gradient(),
+        reference.noise(rank.configuration.dtype),
+        reference_loss=reference.loss(),
+        rank=rank.index,
+    )
+
+
+def _nothing() -> None:
+    """Nothing happens between backward and the optimizer of an ordinary step."""
