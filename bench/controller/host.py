@@ -1,0 +1,289 @@
+"""Runs trials: one warm server per environment, and the clock that no rank outlives."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from bench.controller import outcome
+from bench.controller.environments import cache_dir
+from bench.controller.interpreter import Interpreter
+from bench.controller.outcome import Flight
+from bench.controller.server_process import ServerBroken, ServerProcess
+from bench.record import RankError, Record, Status, WorkerProvenance
+from bench.trial import EnvironmentSpec, Trial
+
+GRACE_S = 0.5
+"""How long the other ranks get to fail on their own after the first one did."""
+POLL_S = 0.5
+"""How often a silent trial is asked for its progress."""
+ANSWER_S = 30.0
+"""How long a server may take to answer; it does so between two reads, in well under 1 s."""
+BUSY_SHARE = 0.1
+"""Share of a core from which on a rank on CPU counts as computing, not as waiting."""
+
+
+class Hosts:
+    """The servers of a sweep, started when first needed. A context manager that ends them all.
+
+    Servers are told apart by environment, device type and DeepSpeed's shared-memory switch,
+    since these are settled when a server imports DeepSpeed.
+    """
+
+    def __init__(self, interpreter_of: Callable[[EnvironmentSpec], Interpreter]) -> None:
+        self._interpreter_of = interpreter_of
+        self._hosts: dict[tuple[EnvironmentSpec, str, bool], Host] = {}
+        self._broken: dict[tuple[EnvironmentSpec, str, bool], str] = {}
+
+    def __enter__(self) -> Hosts:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(self, trial: Trial, folder: Path) -> Record:
+        """Run one trial and return its record, whatever happens; logs go to `folder/logs`.
+
+        Raises only `KeyboardInterrupt` and what the controller itself does wrong.
+        """
+        c = trial.configuration
+        key = (c.environment, c.comm.device, c.comm.deepspeed_shm)
+        started, clock = _now(), time.monotonic()
+        try:
+            host = self._host(key, folder)
+        except ServerBroken as broken:
+            return Record.of(
+                trial,
+                Status.ENVIRONMENT,
+                started,
+                time.monotonic() - clock,
+                reason=str(broken).splitlines()[0],
+                errors=[_environment_error(str(broken))],
+            )
+        try:
+            return host.run(trial, folder)
+        except ServerBroken as broken:
+            self._hosts.pop(key).close()
+            duration = time.monotonic() - clock
+            return Record.of(trial, Status.CRASH, started, duration, reason=str(broken))
+
+    def _host(self, key: tuple[EnvironmentSpec, str, bool], folder: Path) -> Host:
+        if key in self._broken:
+            raise ServerBroken(self._broken[key])
+        if key not in self._hosts:
+            spec, device, shm = key
+            log = folder / "logs" / f"server-{spec.name}-{device}.log"
+            try:
+                self._hosts[key] = Host(ServerProcess(self._interpreter_of(spec), device, shm, log))
+            except ServerBroken as broken:
+                self._broken[key] = str(broken)
+                raise
+        return self._hosts[key]
+
+    def close(self) -> None:
+        """End every server and rank."""
+        while self._hosts:
+            self._hosts.popitem()[1].close()
+
+
+class Host:
+    """One server, and one trial at a time on it."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self._references: dict[tuple[str, str, bool], str | None] = {}
+        self.mismatch = outcome.version_mismatch(server.interpreter.spec, server.versions)
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.close()
+
+    def run(self, trial: Trial, folder: Path) -> Record:
+        """One trial; raises `ServerBroken` when the server itself is lost."""
+        c = trial.configuration
+        started, clock = _now(), time.monotonic()
+        if self.mismatch is not None:
+            worker = self._provenance(Flight(c.world))
+            return Record.of(
+                trial, Status.ENVIRONMENT, started, 0.0, reason=self.mismatch, worker=worker
+            )
+        log = folder / "logs" / f"{trial.id}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        failure = self._ensure_reference(trial, log)
+        if failure is not None:
+            error = RankError(rank=0, phase="reference", **failure)
+            reason = f"the exact reference could not be computed: {error.message}"
+            status = Status.OOM if outcome.is_out_of_memory(error) else Status.ERROR
+            duration = time.monotonic() - clock
+            return Record.of(trial, status, started, duration, reason=reason, errors=[error])
+        started, clock = _now(), time.monotonic()
+        flight = self._fly(trial, log)
+        duration = time.monotonic() - clock
+        self._server.learn(flight.late_imports())
+        return Record.of(
+            trial,
+            started=started,
+            duration_s=duration,
+            worker=self._provenance(flight),
+            log=str(log.relative_to(folder)),
+            **flight.fields(),
+        )
+
+    def _fly(self, trial: Trial, log: Path) -> Flight:
+        """Launch the ranks, watch them, and see every process of the trial ended."""
+        c = trial.configuration
+        scratch = self._server.scratch / trial.id
+        scratch.mkdir(parents=True, exist_ok=True)
+        flight = Flight(c.world)
+        flight.oom_kills_before = outcome.oom_kills()
+        self._server.send(
+            op="run",
+            configuration=c.model_dump(mode="json"),
+            scratch=str(scratch),
+            log=str(log),
+            reference=str(_reference_folder(trial)),
+            threads=threads_per_rank(c.world),
+        )
+        try:
+            self._watch(flight, trial)
+        finally:
+            others: list[dict[str, Any]] = []
+            self._server.ask("kill", "ended", others, ANSWER_S)
+            for line in others:
+                flight.take(line)
+            _remove_shared_memory(flight.store_port)
+            shutil.rmtree(scratch, ignore_errors=True)
+        return flight
+
+    def _watch(self, flight: Flight, trial: Trial) -> None:
+        """Until all ranks have ended, one has failed, or the time is up."""
+        limits = trial.configuration.limits
+        start = last_progress = time.monotonic()
+        cpu_counts = trial.configuration.comm.device == "cpu"
+        failed_at: float | None = None
+        while not flight.over():
+            now = time.monotonic()
+            if flight.failed() and failed_at is None:
+                failed_at = now
+            if failed_at is not None and (now - failed_at > GRACE_S or flight.all_settled()):
+                return
+            line = self._server.receive(0.05 if failed_at is not None else POLL_S)
+            if line is not None:
+                flight.take(line)
+                last_progress = time.monotonic()
+                continue
+            if failed_at is not None:
+                continue
+            if self._progressed(flight, cpu_counts):
+                last_progress = time.monotonic()
+            now = time.monotonic()
+            if now - start > limits.timeout_s:
+                flight.give_up(Status.TIMEOUT, f"not done within {limits.timeout_s:g} s", self._stacks(flight))
+            elif now - last_progress > limits.hang_s:
+                flight.give_up(Status.HANG, f"no progress for {limits.hang_s:g} s", self._stacks(flight))
+
+    def _progressed(self, flight: Flight, cpu_counts: bool) -> bool:
+        """Whether a rank entered another phase, or computed, since the last time."""
+        others: list[dict[str, Any]] = []
+        answer = self._server.ask("progress", "progress", others, ANSWER_S)
+        for line in others:
+            flight.take(line)
+        moved = flight.beat(answer["beats"])
+        busy = cpu_counts and flight.computed(_cpu_seconds(flight.pids), BUSY_SHARE)
+        return moved or busy or bool(others)
+
+    def _stacks(self, flight: Flight) -> dict[str, str]:
+        others: list[dict[str, Any]] = []
+        answer = self._server.ask("stacks", "stacks", others, ANSWER_S)
+        for line in others:
+            flight.take(line)
+        self._progressed(flight, cpu_counts=False)  # where each rank is now
+        stacks: dict[str, str] = answer["stacks"]
+        return stacks
+
+    def _ensure_reference(self, trial: Trial, log: Path) -> dict[str, Any] | None:
+        """Make the exact reference if need be; returns why it could not be made.
+
+        A failure is remembered, so that it is not computed for hours again by every round.
+        """
+        c = trial.configuration
+        key = (c.reference_key, c.dtype, c.gradient_check)
+        if key not in self._references:
+            self._references[key] = self._make_reference(trial, log)
+        failure = self._references[key]
+        return failure
+
+    def _make_reference(self, trial: Trial, log: Path) -> dict[str, Any] | None:
+        c = trial.configuration
+        self._server.send(
+            op="reference",
+            configuration=c.model_dump(mode="json"),
+            folder=str(_reference_folder(trial)),
+            log=str(log),
+            threads=threads_per_rank(1),
+        )
+        flight = Flight(1)
+        deadline = time.monotonic() + c.limits.timeout_s
+        while not flight.over() and time.monotonic() < deadline:
+            line = self._server.receive(POLL_S)
+            if line is not None:
+                flight.take(line)
+        self._server.ask("kill", "ended", [], ANSWER_S)
+        return flight.reference_failure(c.limits.timeout_s)
+
+    def _provenance(self, flight: Flight) -> WorkerProvenance:
+        return WorkerProvenance(
+            **self._server.versions,
+            devices=flight.devices(),
+            driver=None,
+            threads_per_rank=threads_per_rank(flight.world),
+            warnings=[*self._server.warnings, *flight.warnings()],
+            late_imports=flight.late_imports(),
+        )
+
+
+def threads_per_rank(world: int) -> int:
+    """Cores that this process may use, shared out over the ranks; at least one."""
+    return max(1, len(os.sched_getaffinity(0)) // world)
+
+
+def _reference_folder(trial: Trial) -> Path:
+    return cache_dir() / "references" / trial.configuration.reference_key
+
+
+def _remove_shared_memory(store_port: int) -> None:
+    """Buffers of DeepSpeed's shared-memory op, whose names carry the port of the trial's store."""
+    for left in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{store_port}_*"):
+        left.unlink(missing_ok=True)
+
+
+def _cpu_seconds(pids: list[int]) -> list[float]:
+    seconds = []
+    for pid in pids:
+        try:
+            seconds.append(sum(psutil.Process(pid).cpu_times()[:2]))
+        except psutil.NoSuchProcess:
+            seconds.append(0.0)
+    return seconds
+
+
+def _environment_error(text: str) -> RankError:
+    first, _, traceback = text.partition("\n")
+    return RankError(rank=0, type="ServerBroken", message=first, traceback=traceback, phase="import")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")

@@ -1,0 +1,235 @@
+"""From what the ranks of a trial said and how they ended to the status of its record."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.record import GradientError, RankError, RankOutcome, Status
+from bench.trial import EnvironmentSpec
+
+_SIGKILL = 9
+_SEVERITY = {"match": 0, "scaled": 1, "wrong": 2, "none": 3}
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "bad_alloc",
+)
+
+
+class Flight:
+    """A trial in the air: collects the server's lines, then says what happened."""
+
+    def __init__(self, world: int) -> None:
+        self.world = world
+        self.pids: list[int] = []
+        self.store_port = 0
+        self.oom_kills_before = 0
+        self._reports: dict[int, dict[str, Any]] = {}
+        self._exits: dict[int, dict[str, Any]] = {}
+        self._beats: list[dict[str, Any]] = []
+        self._cpu: tuple[float, list[float]] | None = None
+        self._gave_up: tuple[Status, str] | None = None
+        self._stacks: dict[str, str] = {}
+
+    def take(self, line: dict[str, Any]) -> None:
+        """One line from the server."""
+        if line["op"] == "forked":
+            self.pids, self.store_port = line["pids"], line["store_port"]
+        elif line["op"] == "rank":
+            self._reports[line["rank"]] = line
+        elif line["op"] == "exited":
+            self._exits[line["rank"]] = line
+
+    def beat(self, beats: list[dict[str, Any]]) -> bool:
+        """Take the ranks' heartbeats; whether any of them moved since the last ones."""
+        moved = [b["count"] for b in beats] != [b["count"] for b in self._beats]
+        self._beats = beats
+        return moved
+
+    def computed(self, cpu_seconds: list[float], share: float) -> bool:
+        """Whether a rank used more than `share` of a core since the last call."""
+        now, before = time.monotonic(), self._cpu
+        self._cpu = (now, cpu_seconds)
+        if before is None or len(before[1]) != len(cpu_seconds):
+            return True
+        used = max((b - a for a, b in zip(before[1], cpu_seconds, strict=True)), default=0.0)
+        return used > share * (now - before[0])
+
+    def give_up(self, status: Status, reason: str, stacks: dict[str, str]) -> None:
+        """The host's verdict when ranks neither end nor fail."""
+        self._gave_up = (status, reason)
+        self._stacks = stacks
+
+    def over(self) -> bool:
+        """Whether nothing more is to come."""
+        return self._gave_up is not None or len(self._exits) == self.world
+
+    def failed(self) -> bool:
+        """Whether a rank raised, or ended without having finished."""
+        return any(self._has_failed(rank) for rank in range(self.world))
+
+    def all_settled(self) -> bool:
+        """Whether every rank has reported or ended."""
+        return len(self._reports.keys() | self._exits.keys()) == self.world
+
+    def _has_failed(self, rank: int) -> bool:
+        report = self._reports.get(rank)
+        return report["outcome"] == "raised" if report is not None else rank in self._exits
+
+    def errors(self) -> list[RankError]:
+        """What ranks raised, in rank order."""
+        raised = [r for _, r in sorted(self._reports.items()) if r["outcome"] == "raised"]
+        return [RankError(**report["error"]) for report in raised]
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the record that follow from what was collected."""
+        status, reason = self._status()
+        fields: dict[str, Any] = {"status": status, "reason": reason, "errors": self.errors()}
+        fields["ranks"] = [self._outcome(rank) for rank in range(self.world)]
+        if status is Status.OK:
+            results = [self._reports[rank]["result"] for rank in range(self.world)]
+            for name in ("samples", "memory"):
+                fields[name] = [r[name] for r in results if r.get(name) is not None]
+            fields["gradient"] = worst_gradient([r["gradient"] for r in results if r.get("gradient")])
+            fields["collectives"] = [count for r in results for count in r.get("collectives", [])]
+            fields["details"] = results[0].get("details", {})
+        return fields
+
+    def _status(self) -> tuple[Status, str | None]:
+        errors = self.errors()
+        if errors:
+            status = Status.OOM if any(map(is_out_of_memory, errors)) else Status.ERROR
+            return status, failure_line(errors)
+        dead = [rank for rank in sorted(self._exits) if self._has_failed(rank)]
+        if dead:
+            exit_ = self._exits[dead[0]]
+            if exit_["signal"] == _SIGKILL and oom_kills() > self.oom_kills_before:
+                return Status.OOM, f"the kernel's out-of-memory killer ended rank {dead[0]}"
+            how = f"signal {exit_['signal']}" if exit_["signal"] else f"exit code {exit_['exit_code']}"
+            return Status.CRASH, f"{_ranks(dead)} ended by {how} without a result"
+        if self._gave_up is not None:
+            status, reason = self._gave_up
+            return status, f"{reason}; {self._whereabouts()}"
+        return Status.OK, None
+
+    def _whereabouts(self) -> str:
+        """Where the ranks were: `ranks 0, 1 in backward, rank 2 in forward`."""
+        places: dict[str, list[int]] = {}
+        for beat in self._beats:
+            places.setdefault(beat["phase"], []).append(beat["rank"])
+        return ", ".join(f"{_ranks(ranks)} in {phase}" for phase, ranks in places.items())
+
+    def _outcome(self, rank: int) -> RankOutcome:
+        report, exit_ = self._reports.get(rank), self._exits.get(rank)
+        beat = next((b for b in self._beats if b["rank"] == rank), {"phase": "unknown", "step": None})
+        phase, step = beat["phase"], beat["step"]
+        stack = self._stacks.get(str(rank))
+        if report is not None and report["outcome"] == "raised":
+            error = report["error"]
+            return RankOutcome(rank=rank, outcome="raised", phase=error["phase"], step=error["step"])
+        if report is not None:
+            return RankOutcome(rank=rank, outcome="finished", phase="done", exit_code=0)
+        if exit_ is None:
+            return RankOutcome(rank=rank, outcome="interrupted", phase=phase, step=step, stack=stack)
+        return RankOutcome(
+            rank=rank,
+            outcome="killed" if exit_["signal"] else "exited",
+            phase=phase,
+            step=step,
+            signal=exit_["signal"],
+            exit_code=exit_["exit_code"],
+        )
+
+    def reference_failure(self, timeout_s: float) -> dict[str, Any] | None:
+        """Why the one process that makes a reference failed; None when it did not."""
+        report, exit_ = self._reports.get(0), self._exits.get(0)
+        if report is not None and report["outcome"] == "finished":
+            return None
+        if report is not None:
+            error: dict[str, Any] = report["error"]
+            return error
+        if exit_ is None:
+            message = f"it took longer than limits.timeout_s={timeout_s:g}"
+        else:
+            message = f"its process ended by signal {exit_['signal']}"
+        hint = "raise limits.timeout_s, use a smaller model, or set gradient_check=false"
+        return {"type": "Reference", "message": f"{message}; {hint}", "traceback": ""}
+
+    def late_imports(self) -> list[str]:
+        """Modules that ranks imported themselves."""
+        return sorted({name for r in self._reports.values() for name in r.get("late_imports", [])})
+
+    def warnings(self) -> list[str]:
+        """What libraries warned of, each text once, in rank order."""
+        texts = [text for _, r in sorted(self._reports.items()) for text in r.get("warnings", [])]
+        return list(dict.fromkeys(texts))
+
+    def devices(self) -> list[str]:
+        """Each rank's device."""
+        return [r["device"] for _, r in sorted(self._reports.items()) if "device" in r]
+
+
+def worst_gradient(errors: list[dict[str, Any]]) -> GradientError | None:
+    """The rank furthest from the reference speaks for all; `ranks_agree` says whether it may."""
+    if not errors:
+        return None
+    parsed = [GradientError.model_validate(error) for error in errors]
+    worst = max(parsed, key=lambda e: (_SEVERITY[e.verdict], e.relative_error or 0.0))
+    scales = [e.scale for e in parsed if e.scale is not None]
+    close = len(scales) == len(parsed) and max(scales) - min(scales) <= worst.tolerance
+    losses = [e.loss for e in parsed if e.loss is not None]
+    return worst.model_copy(
+        update={
+            "ranks_agree": close and len({e.verdict for e in parsed}) == 1,
+            "loss": sum(losses) / len(losses) if losses else None,
+        }
+    )
+
+
+def failure_line(errors: list[RankError]) -> str:
+    """`IndexError in backward on ranks 2, 3: tuple index out of range`, for the most common error."""
+    groups: dict[tuple[str, str], list[RankError]] = {}
+    for error in errors:
+        groups.setdefault((error.type, error.phase), []).append(error)
+    (kind, phase), same = max(groups.items(), key=lambda item: len(item[1]))
+    message = same[0].message.strip().splitlines()
+    where = _ranks([error.rank for error in same])
+    return f"{kind} in {phase} on {where}" + (f": {message[0][:200]}" if message else "")
+
+
+def is_out_of_memory(error: RankError) -> bool:
+    """Whether an exception says that memory ran out, on CPU or GPU."""
+    if error.type.rpartition(".")[2] in ("OutOfMemoryError", "MemoryError"):
+        return True
+    text = error.message.lower()
+    return any(words in text for words in _OUT_OF_MEMORY)
+
+
+def version_mismatch(spec: EnvironmentSpec, observed: dict[str, Any]) -> str | None:
+    """Why the interpreter is not the environment that was asked for; None when it is."""
+    wanted = {"torch": spec.torch, "deepspeed": spec.deepspeed}
+    wrong = [
+        f"{package} {observed[package]} instead of {version}"
+        for package, version in wanted.items()
+        if version is not None and observed[package].split("+")[0] != version.split("+")[0]
+    ]
+    if not wrong:
+        return None
+    return f"environment '{spec.name}' has {' and '.join(wrong)}: remove and sync it (`spbench env remove`)"
+
+
+def oom_kills() -> int:
+    """How often the kernel's out-of-memory killer struck on this machine since it started."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
+    return 0
+
+
+def _ranks(ranks: list[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

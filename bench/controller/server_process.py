@@ -1,0 +1,190 @@
+"""The warm server as seen from the controller: a process and a line of JSON each way."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.controller.interpreter import Interpreter
+
+ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 300.0
+"""Importing torch and DeepSpeed takes 5 s on a warm disk and minutes on a cold network one."""
+_SCRATCH_PREFIX = "spbench-"
+
+
+class ServerBroken(Exception):
+    """The environment's server could not start or stopped answering; the message is for the record."""
+
+
+class ServerProcess:
+    """One interpreter's server. `versions` and `warnings` are what it observed of itself."""
+
+    def __init__(self, interpreter: Interpreter, device: str, shm: bool, log: Path) -> None:
+        self.interpreter = interpreter
+        self._buffer = b""
+        self._lines: list[dict[str, Any]] = []
+        self._known = _read_names(interpreter.preload)
+        self.scratch = _make_scratch()
+        self._process = self._start(device, shm, log)
+        try:
+            ready = self._await_ready(log)
+        except BaseException:
+            self.close()
+            raise
+        self.versions: dict[str, Any] = ready["versions"]
+        self.warnings: list[str] = ready["warnings"]
+
+    def _start(self, device: str, shm: bool, log: Path) -> subprocess.Popen[bytes]:
+        commands_read, self._commands = os.pipe()
+        self._answers, answers_write = os.pipe()
+        numbers = [commands_read, answers_write, os.getpid(), int(shm)]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [
+                    str(self.interpreter.python),
+                    "-m",
+                    "bench.worker.server",
+                    *map(str, numbers),
+                    *self._known,
+                ],
+                env=_environment(self.interpreter, device),
+                cwd=self.scratch,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(commands_read, answers_write),
+                start_new_session=True,  # the terminal's Ctrl-C is not for the server
+            )
+        os.close(commands_read)
+        os.close(answers_write)
+        return process
+
+    def _await_ready(self, log: Path) -> dict[str, Any]:
+        answer = self.receive(START_TIMEOUT_S)
+        if answer is None:
+            raise ServerBroken(f"the interpreter did not start within {START_TIMEOUT_S:.0f} s; see {log}")
+        if answer["op"] == "broken":
+            last = answer["traceback"].strip().splitlines()[-1]
+            raise ServerBroken(f"importing torch and DeepSpeed failed: {last}\n{answer['traceback']}")
+        return answer
+
+    def send(self, **request: Any) -> None:
+        """Write one request line."""
+        line = json.dumps(request).encode() + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._commands, line) :]
+        except BrokenPipeError:
+            raise ServerBroken(self._epitaph()) from None
+
+    def receive(self, timeout_s: float) -> dict[str, Any] | None:
+        """The next line from the server, or None when there was none for `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not self._lines:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._answers], [], [], left)[0]:
+                return None
+            data = os.read(self._answers, 1 << 20)
+            if not data:
+                raise ServerBroken(self._epitaph())
+            *lines, self._buffer = (self._buffer + data).split(b"\n")
+            self._lines += [json.loads(line) for line in lines]
+        return self._lines.pop(0)
+
+    def ask(self, request: str, answer: str, others: list[dict[str, Any]], timeout_s: float) -> dict[str, Any]:
+        """Send a request and wait for its answer; what comes before it is appended to `others`."""
+        self.send(op=request)
+        deadline = time.monotonic() + timeout_s
+        while (line := self.receive(deadline - time.monotonic())) is not None:
+            if line["op"] == answer:
+                return line
+            others.append(line)
+        raise ServerBroken(f"the server did not answer '{request}' within {timeout_s:.0f} s")
+
+    def learn(self, modules: list[str]) -> None:
+        """Have the server import what ranks had to import, now and at every later start."""
+        new = sorted(set(modules) - set(self._known))
+        if not new:
+            return
+        self.send(op="preload", modules=new)
+        self._known += new
+        temporary = self.interpreter.preload.with_suffix(f".{os.getpid()}")
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(self._known))
+        temporary.replace(self.interpreter.preload)
+
+    def _epitaph(self) -> str:
+        code = self._process.poll()
+        return f"the server of environment '{self.interpreter.spec.name}' ended (exit code {code})"
+
+    def close(self) -> None:
+        """End the server, and with it every rank; remove its scratch folder."""
+        ranks = _descendants(self._process.pid)
+        self._process.kill()  # its ranks die with it (PR_SET_PDEATHSIG)
+        self._process.wait()
+        for fd in (self._commands, self._answers):
+            os.close(fd)
+        psutil.wait_procs(ranks, timeout=3)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _environment(interpreter: Interpreter, device: str) -> dict[str, str]:
+    """The server's environment variables: the user's, and what makes forking and timing sound."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHONPATH")}
+    paths = [str(ROOT)]
+    if interpreter.spec.python is None:
+        variables["PYTHONNOUSERSITE"] = "1"
+    elif "SPBENCH_USER_PYTHONPATH" in os.environ:
+        paths.append(os.environ["SPBENCH_USER_PYTHONPATH"])
+    variables.update(
+        PYTHONPATH=os.pathsep.join(paths),
+        DS_ACCELERATOR=device,
+        PYTORCH_NVML_BASED_CUDA_CHECK="1",  # counting GPUs must not initialise CUDA before the fork
+        OPENBLAS_NUM_THREADS="1",  # numpy's threads would not survive the fork
+        TORCH_EXTENSIONS_DIR=str(interpreter.extensions),
+        TORCH_NCCL_DUMP_ON_TIMEOUT="0",
+    )
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        variables.pop(name, None)  # of some other launcher around us
+    if device == "cpu":
+        variables["CUDA_VISIBLE_DEVICES"] = ""
+        variables.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
+    return variables
+
+
+def _make_scratch() -> Path:
+    """A folder of this process; those of dead processes are removed on the way."""
+    base = Path(tempfile.gettempdir())
+    for stale in base.glob(f"{_SCRATCH_PREFIX}*-*"):
+        owner = stale.name.removeprefix(_SCRATCH_PREFIX).split("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(stale, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-", dir=base))
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _read_names(path: Path) -> list[str]:
+    """The learnt module names; none when the file is missing or was cut short."""
+    try:
+        names = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return []
+    return [str(name) for name in names]
