@@ -159,6 +159,8 @@ class Host:
         )
         try:
             self._watch(flight, trial)
+            if flight.failed():
+                self._progressed(flight, cpu_counts=False)  # where each rank was
         finally:
             others: list[dict[str, Any]] = []
             self._server.ask("kill", "ended", others, ANSWER_S)
@@ -191,9 +193,13 @@ class Host:
                 last_progress = time.monotonic()
             now = time.monotonic()
             if now - start > limits.timeout_s:
-                flight.give_up(Status.TIMEOUT, f"not done within {limits.timeout_s:g} s", self._stacks(flight))
+                flight.give_up(
+                    Status.TIMEOUT, f"not done within {limits.timeout_s:g} s", self._stacks(flight)
+                )
             elif now - last_progress > limits.hang_s:
-                flight.give_up(Status.HANG, f"no progress for {limits.hang_s:g} s", self._stacks(flight))
+                flight.give_up(
+                    Status.HANG, f"no progress for {limits.hang_s:g} s", self._stacks(flight)
+                )
 
     def _progressed(self, flight: Flight, cpu_counts: bool) -> bool:
         """Whether a rank entered another phase, or computed, since the last time."""
@@ -282,7 +288,9 @@ def _cpu_seconds(pids: list[int]) -> list[float]:
 
 def _environment_error(text: str) -> RankError:
     first, _, traceback = text.partition("\n")
-    return RankError(rank=0, type="ServerBroken", message=first, traceback=traceback, phase="import")
+    return RankError(
+        rank=0, type="ServerBroken", message=first, traceback=traceback, phase="import"
+    )
 
 
 def _now() -> str:

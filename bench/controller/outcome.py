@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 from bench.record import GradientError, RankError, RankOutcome, Status
 from bench.trial import EnvironmentSpec
 
-_SIGKILL = 9
 _SEVERITY = {"match": 0, "scaled": 1, "wrong": 2, "none": 3}
 _OUT_OF_MEMORY = (
     "out of memory",
@@ -94,23 +94,25 @@ class Flight:
             results = [self._reports[rank]["result"] for rank in range(self.world)]
             for name in ("samples", "memory"):
                 fields[name] = [r[name] for r in results if r.get(name) is not None]
-            fields["gradient"] = worst_gradient([r["gradient"] for r in results if r.get("gradient")])
+            fields["gradient"] = worst_gradient(
+                [r["gradient"] for r in results if r.get("gradient")]
+            )
             fields["collectives"] = [count for r in results for count in r.get("collectives", [])]
             fields["details"] = results[0].get("details", {})
         return fields
 
     def _status(self) -> tuple[Status, str | None]:
+        dead = [rank for rank in sorted(self._exits) if rank not in self._reports]
+        if dead:  # before what others raised: they only lost their peer
+            number, code = self._exits[dead[0]]["signal"], self._exits[dead[0]]["exit_code"]
+            if number == signal.SIGKILL and oom_kills() > self.oom_kills_before:
+                return Status.OOM, f"the kernel's out-of-memory killer ended {_ranks(dead)}"
+            how = signal.Signals(number).name if number else f"exit code {code}"
+            return Status.CRASH, f"{_ranks(dead)} ended by {how} without a result"
         errors = self.errors()
         if errors:
             status = Status.OOM if any(map(is_out_of_memory, errors)) else Status.ERROR
             return status, failure_line(errors)
-        dead = [rank for rank in sorted(self._exits) if self._has_failed(rank)]
-        if dead:
-            exit_ = self._exits[dead[0]]
-            if exit_["signal"] == _SIGKILL and oom_kills() > self.oom_kills_before:
-                return Status.OOM, f"the kernel's out-of-memory killer ended rank {dead[0]}"
-            how = f"signal {exit_['signal']}" if exit_["signal"] else f"exit code {exit_['exit_code']}"
-            return Status.CRASH, f"{_ranks(dead)} ended by {how} without a result"
         if self._gave_up is not None:
             status, reason = self._gave_up
             return status, f"{reason}; {self._whereabouts()}"
@@ -125,16 +127,22 @@ class Flight:
 
     def _outcome(self, rank: int) -> RankOutcome:
         report, exit_ = self._reports.get(rank), self._exits.get(rank)
-        beat = next((b for b in self._beats if b["rank"] == rank), {"phase": "unknown", "step": None})
+        beat = next(
+            (b for b in self._beats if b["rank"] == rank), {"phase": "unknown", "step": None}
+        )
         phase, step = beat["phase"], beat["step"]
         stack = self._stacks.get(str(rank))
         if report is not None and report["outcome"] == "raised":
             error = report["error"]
-            return RankOutcome(rank=rank, outcome="raised", phase=error["phase"], step=error["step"])
+            return RankOutcome(
+                rank=rank, outcome="raised", phase=error["phase"], step=error["step"]
+            )
         if report is not None:
             return RankOutcome(rank=rank, outcome="finished", phase="done", exit_code=0)
         if exit_ is None:
-            return RankOutcome(rank=rank, outcome="interrupted", phase=phase, step=step, stack=stack)
+            return RankOutcome(
+                rank=rank, outcome="interrupted", phase=phase, step=step, stack=stack
+            )
         return RankOutcome(
             rank=rank,
             outcome="killed" if exit_["signal"] else "exited",
@@ -191,7 +199,7 @@ def worst_gradient(errors: list[dict[str, Any]]) -> GradientError | None:
 
 
 def failure_line(errors: list[RankError]) -> str:
-    """`IndexError in backward on ranks 2, 3: tuple index out of range`, for the most common error."""
+    """The most common error: `IndexError in backward on ranks 2, 3: tuple index out of range`."""
     groups: dict[tuple[str, str], list[RankError]] = {}
     for error in errors:
         groups.setdefault((error.type, error.phase), []).append(error)
@@ -219,7 +227,10 @@ def version_mismatch(spec: EnvironmentSpec, observed: dict[str, Any]) -> str | N
     ]
     if not wrong:
         return None
-    return f"environment '{spec.name}' has {' and '.join(wrong)}: remove and sync it (`spbench env remove`)"
+    return (
+        f"environment '{spec.name}' has {' and '.join(wrong)}; "
+        f"`spbench env remove {spec.name}`, then sync it again"
+    )
 
 
 def oom_kills() -> int:

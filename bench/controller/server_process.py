@@ -24,7 +24,7 @@ _SCRATCH_PREFIX = "spbench-"
 
 
 class ServerBroken(Exception):
-    """The environment's server could not start or stopped answering; the message is for the record."""
+    """A server could not start or stopped answering; the message is for the record."""
 
 
 class ServerProcess:
@@ -74,10 +74,14 @@ class ServerProcess:
     def _await_ready(self, log: Path) -> dict[str, Any]:
         answer = self.receive(START_TIMEOUT_S)
         if answer is None:
-            raise ServerBroken(f"the interpreter did not start within {START_TIMEOUT_S:.0f} s; see {log}")
+            raise ServerBroken(
+                f"the interpreter did not start within {START_TIMEOUT_S:.0f} s; see {log}"
+            )
         if answer["op"] == "broken":
             last = answer["traceback"].strip().splitlines()[-1]
-            raise ServerBroken(f"importing torch and DeepSpeed failed: {last}\n{answer['traceback']}")
+            raise ServerBroken(
+                f"importing torch and DeepSpeed failed: {last}\n{answer['traceback']}"
+            )
         return answer
 
     def send(self, **request: Any) -> None:
@@ -103,7 +107,9 @@ class ServerProcess:
             self._lines += [json.loads(line) for line in lines]
         return self._lines.pop(0)
 
-    def ask(self, request: str, answer: str, others: list[dict[str, Any]], timeout_s: float) -> dict[str, Any]:
+    def ask(
+        self, request: str, answer: str, others: list[dict[str, Any]], timeout_s: float
+    ) -> dict[str, Any]:
         """Send a request and wait for its answer; what comes before it is appended to `others`."""
         self.send(op=request)
         deadline = time.monotonic() + timeout_s
@@ -142,13 +148,16 @@ class ServerProcess:
 
 def _environment(interpreter: Interpreter, device: str) -> dict[str, str]:
     """The server's environment variables: the user's, and what makes forking and timing sound."""
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHONPATH")}
+    variables = {
+        key: value for key, value in os.environ.items() if not key.startswith("PYTHONPATH")
+    }
     paths = [str(ROOT)]
     if interpreter.spec.python is None:
         variables["PYTHONNOUSERSITE"] = "1"
     elif "SPBENCH_USER_PYTHONPATH" in os.environ:
         paths.append(os.environ["SPBENCH_USER_PYTHONPATH"])
     variables.update(
+        PATH=os.pathsep.join([str(interpreter.python.parent), variables.get("PATH", os.defpath)]),
         PYTHONPATH=os.pathsep.join(paths),
         DS_ACCELERATOR=device,
         PYTORCH_NVML_BASED_CUDA_CHECK="1",  # counting GPUs must not initialise CUDA before the fork

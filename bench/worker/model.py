@@ -22,7 +22,7 @@ class ShardLoss(NamedTuple):
     """What a rank's own tokens say."""
 
     mean: Tensor
-    """Mean cross-entropy over the valid labels of the shard; 0 (with a graph) when there are none."""
+    """Mean cross-entropy over the shard's valid labels; 0, with a graph, when there are none."""
     tokens: Tensor
     """Number of valid labels, a float scalar without a graph."""
 
@@ -41,7 +41,9 @@ class RMSNorm(nn.Module):
         return normed.to(x.dtype) * self.weight
 
 
-def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
+def rotary(
+    positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype
+) -> Tuple[Tensor, Tensor]:
     """Cosine and sine of rotary positions (arXiv 2104.09864), each [batch, seq, 1, head_dim/2].
 
     `positions` are global, [batch, seq]; the angles are computed in float64 in every dtype.
@@ -68,7 +70,9 @@ class Attention(nn.Module):
         self.k = nn.Linear(spec.hidden, kv, bias=False)
         self.v = nn.Linear(spec.hidden, kv, bias=False)
         self.o = nn.Linear(spec.hidden, spec.hidden, bias=False)
-        self._core = (core,)  # in a tuple: a core that is a module must not become a parameter's path
+        self._core = (
+            core,
+        )  # in a tuple: a core that is a module must not become a parameter's path
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         batch, seq, _ = x.shape

@@ -1,4 +1,4 @@
-"""Torch's own autograd code for NCCL, executed on gloo: an emulation, labelled as such in every record.
+"""Torch's own autograd code for NCCL, executed on gloo: an emulation, and labelled as one.
 
 `torch.distributed.nn.functional` takes another path in backward when the backend is NCCL.
 That path is what fails on clusters, and it is plain Python, so a laptop can run it: the

@@ -109,14 +109,16 @@ def _initial_weights(spec: ModelSpec, seed: int) -> np.ndarray:
             parts.append(np.ones(shape, np.float32).ravel())
         else:
             generator = np.random.Generator(np.random.Philox(key=[seed, 2 + index]))
-            parts.append(generator.standard_normal(math.prod(shape), np.float32) * np.float32(INITIAL_STD))
+            parts.append(
+                generator.standard_normal(math.prod(shape), np.float32) * np.float32(INITIAL_STD)
+            )
     return np.concatenate(parts)
 
 
 def _loss_and_gradient(
     configuration: Configuration, weights: Dict[str, Tensor], dtype: torch.dtype
 ) -> Tuple[float, Dict[str, np.ndarray]]:
-    """Mean over replicas of the token-weighted mean over a replica's valid labels, and its gradient.
+    """Mean over replicas of the mean over a replica's valid labels, and its gradient by name.
 
     Replicas are taken one after another, and their gradients add up in place.
     """

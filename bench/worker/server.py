@@ -17,7 +17,6 @@ It must stay fit for forking: one thread, no CUDA context, no draw from a random
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import mmap
 import os
@@ -32,11 +31,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from bench.trial import Configuration
-from bench.worker import rank as rank_module
+from bench.worker import preload, process
 from bench.worker.rank import HEARTBEAT, Request
 
 _STACK_WAIT_S = 1.0
-"""How long ranks get to write their stacks: faulthandler needs microseconds, a swapping machine more."""
+"""How long ranks get to write their stacks: microseconds would do, unless the machine swaps."""
 
 
 @dataclass
@@ -95,7 +94,9 @@ class Server:
             getattr(self, "_on_" + request.pop("op"))(**request)
         return bool(data)
 
-    def _on_run(self, configuration: Dict[str, Any], scratch: str, log: str, reference: str, threads: int) -> None:
+    def _on_run(
+        self, configuration: Dict[str, Any], scratch: str, log: str, reference: str, threads: int
+    ) -> None:
         trial = Configuration.model_validate(configuration)
         with socket.create_server(("127.0.0.1", 0), backlog=max(128, 2 * trial.world)) as listener:
             request = Request(
@@ -111,23 +112,25 @@ class Server:
             server = os.getpid()
 
             def child(index: int, pipe: int) -> None:
-                rank_module.main(index, request, heartbeat, listener_fd, pipe, server)
+                process.run_rank(index, request, heartbeat, listener_fd, pipe, server)
 
             children = [self._fork(index, child) for index in range(trial.world)]
             os.close(listener_fd)
         self._started(children, heartbeat, Path(scratch))
         self.answer(op="forked", pids=[c.pid for c in children], store_port=request.store_port)
 
-    def _on_reference(self, configuration: Dict[str, Any], folder: str, log: str, threads: int) -> None:
+    def _on_reference(
+        self, configuration: Dict[str, Any], folder: str, log: str, threads: int
+    ) -> None:
         trial = Configuration.model_validate(configuration)
         server = os.getpid()
 
         def child(index: int, pipe: int) -> None:
-            rank_module.make_reference(trial, Path(folder), Path(log), threads, pipe, server)
+            process.make_reference(trial, Path(folder), Path(log), threads, pipe, server)
 
-        process = self._fork(0, child)
-        self._started([process], mmap.mmap(-1, HEARTBEAT.size), Path(folder))
-        self.answer(op="forked", pids=[process.pid], store_port=0)
+        maker = self._fork(0, child)
+        self._started([maker], mmap.mmap(-1, HEARTBEAT.size), Path(folder))
+        self.answer(op="forked", pids=[maker.pid], store_port=0)
 
     def _fork(self, index: int, child: Any) -> Child:
         read_end, write_end = os.pipe()
@@ -174,9 +177,18 @@ class Server:
         if self._running is not None:
             for c in self._running.children:
                 start = c.index * HEARTBEAT.size
-                count, step, phase = HEARTBEAT.unpack(self._running.heartbeat[start : start + HEARTBEAT.size])
+                count, step, phase = HEARTBEAT.unpack(
+                    self._running.heartbeat[start : start + HEARTBEAT.size]
+                )
                 name = phase.rstrip(b"\0").decode()
-                beats.append({"rank": c.index, "count": count, "step": step if step >= 0 else None, "phase": name})
+                beats.append(
+                    {
+                        "rank": c.index,
+                        "count": count,
+                        "step": step if step >= 0 else None,
+                        "phase": name,
+                    }
+                )
         self.answer(op="progress", beats=beats)
 
     def _on_stacks(self) -> None:
@@ -216,52 +228,9 @@ class Server:
         running.heartbeat.close()
 
     def _on_preload(self, modules: List[str]) -> None:
-        imported = import_modules(modules)
+        imported = preload.import_modules(modules)
         gc.freeze()
         self.answer(op="preloaded", modules=imported)
-
-
-def import_modules(modules: List[str]) -> List[str]:
-    """Import what can be imported; one that fails here fails in the rank too, and is recorded there."""
-    done = []
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except Exception:
-            traceback.print_exc()
-        else:
-            done.append(name)
-    return done
-
-
-def versions() -> Dict[str, Any]:
-    """What this interpreter resolved to, observed and not asked for."""
-    import deepspeed
-    import torch
-
-    nccl = None
-    if torch.distributed.is_nccl_available() and torch.version.cuda:
-        nccl = ".".join(map(str, torch.cuda.nccl.version()))
-    return {
-        "python": sys.version.split()[0],
-        "python_path": sys.executable,
-        "torch": str(torch.__version__),
-        "torch_git": torch.version.git_version,
-        "cuda": torch.version.cuda,
-        "nccl": nccl,
-        "deepspeed": deepspeed.__version__,
-        "transformers": _version("transformers"),
-        "numpy": _version("numpy"),
-    }
-
-
-def _version(package: str) -> Optional[str]:
-    from importlib import metadata
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _has_text(path: Path) -> bool:
@@ -275,33 +244,19 @@ def _kill_group(pid: int) -> None:
         return  # the rank died before it became a group, or nothing of the group is left
 
 
-def _import_stack(shm: bool, notes: Any) -> None:
-    """The imports that every rank needs, and the switch for DeepSpeed's shared-memory op."""
-    import deepspeed
-    import torch.distributed.nn.functional
-
-    import_modules(["deepspeed.sequence.layer", "bench.worker.scenarios.train"])
-    if shm:
-        from bench.worker import deepspeed_shm
-
-        deepspeed_shm.build_and_load()
-    else:
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
 def main() -> None:
     """`python -m bench.worker.server COMMANDS ANSWERS CONTROLLER SHM [MODULE …]`."""
     commands, answers, controller, shm = (int(argument) for argument in sys.argv[1:5])
     for fd in (commands, answers):
         os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to handle
-    rank_module._die_with(controller)
+    process.die_with(controller)
     server = Server(commands, answers)
-    notes = rank_module._LibraryNotes()
+    notes = process.LibraryNotes()
     try:
-        _import_stack(bool(shm), notes)
-        preloaded = import_modules(sys.argv[5:])
-        observed = versions()
+        preload.import_stack(bool(shm))
+        preloaded = preload.import_modules(sys.argv[5:])
+        observed = preload.versions()
     except BaseException:
         server.answer(op="broken", traceback=traceback.format_exc(), warnings=notes.collected)
         return
@@ -309,7 +264,13 @@ def main() -> None:
     gc.freeze()
     gc.disable()
     threads = len(os.listdir("/proc/self/task"))
-    server.answer(op="ready", versions=observed, warnings=notes.collected, threads=threads, preloaded=preloaded)
+    server.answer(
+        op="ready",
+        versions=observed,
+        warnings=notes.collected,
+        threads=threads,
+        preloaded=preloaded,
+    )
     server.serve()
 
 

@@ -30,7 +30,9 @@ class Clock(Protocol):
 class Trainer:
     """One rank's engine, data and loss aggregation."""
 
-    def __init__(self, configuration: Configuration, mesh: Mesh, reference: Reference, device: torch.device) -> None:
+    def __init__(
+        self, configuration: Configuration, mesh: Mesh, reference: Reference, device: torch.device
+    ) -> None:
         core = plugins.load("attention", configuration.attention).build(mesh, configuration.model)
         module = build(configuration.model, core, reference.weights()).to(device)
         self.engine, *_ = deepspeed.initialize(
@@ -43,7 +45,9 @@ class Trainer:
         self._group = mesh.sp_group
         self._batch = _on_device(_shard(configuration, mesh), device)
 
-    def step(self, enter: Callable[[str], None], clock: Clock, before_optimizer: Callable[[], None]) -> Tensor:
+    def step(
+        self, enter: Callable[[str], None], clock: Clock, before_optimizer: Callable[[], None]
+    ) -> Tensor:
         """One step on the same data; returns the loss that was back-propagated, detached.
 
         `enter(phase)` is told each phase's name as it begins, and `clock` marks its end.

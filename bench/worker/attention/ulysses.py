@@ -19,7 +19,9 @@ def build(mesh: Mesh, spec: ModelSpec) -> CoreAttention:
     Where there are fewer key/value heads than ranks, each is repeated until every rank gets
     one, as DeepSpeed's own integration with transformers does.
     """
-    method = DistributedAttention(causal_attention, mesh.sp_group, scatter_idx=_HEADS, gather_idx=_SEQUENCE)
+    method = DistributedAttention(
+        causal_attention, mesh.sp_group, scatter_idx=_HEADS, gather_idx=_SEQUENCE
+    )
     copies = max(1, mesh.sp // spec.kv_heads)
 
     def core(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ def aggregate(shard: ShardLoss, group: dist.ProcessGroup) -> Tensor:
     Raises:
         NotImplementedError: this torch has no functional all-gather with autograd.
     """
-    gather = next((getattr(collectives, name) for name in _NAMES if hasattr(collectives, name)), None)
+    gather = next(
+        (getattr(collectives, name) for name in _NAMES if hasattr(collectives, name)), None
+    )
     if gather is None:
         raise NotImplementedError(
             f"torch {torch.__version__} has no functional all-gather with autograd "

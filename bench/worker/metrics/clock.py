@@ -61,7 +61,8 @@ def _split(marks: List[Any]) -> List[List[Any]]:
 
 def _durations(steps: List[List[Any]], between: Any) -> Dict[str, List[float]]:
     durations = {
-        phase: [between(marks[i], marks[i + 1]) for marks in steps] for i, phase in enumerate(PHASES)
+        phase: [between(marks[i], marks[i + 1]) for marks in steps]
+        for i, phase in enumerate(PHASES)
     }
     durations["step"] = [between(marks[0], marks[-1]) for marks in steps]
     return durations

@@ -159,7 +159,9 @@ def _verdict(
 
 def _right_direction(comparison: Comparison, tolerance: float) -> bool:
     c = comparison
-    return c.residual is not None and c.residual <= tolerance and c.scale is not None and c.scale > 0
+    return (
+        c.residual is not None and c.residual <= tolerance and c.scale is not None and c.scale > 0
+    )
 
 
 def _worst(single: Mapping[str, Comparison], nonfinite: List[str]) -> Optional[str]:

@@ -1,4 +1,4 @@
-"""Train the decoder with DeepSpeed: time per step and phase, memory, gradient error of the first step."""
+"""Train the decoder with DeepSpeed: time per phase, memory, gradient error of the first step."""
 
 from __future__ import annotations
 

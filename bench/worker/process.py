@@ -1,0 +1,171 @@
+"""A forked process of the server: sets itself up, does its work, and reports what happened.
+
+This is the rank's border: whatever a scenario raises becomes a report, never a lost process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import logging
+import mmap
+import os
+import resource
+import signal
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any, Dict, List
+
+from bench.trial import Configuration
+from bench.worker.rank import Rank, Request, join
+
+MAX_WARNINGS = 50
+_PR_SET_PDEATHSIG = 1
+
+
+def run_rank(
+    index: int, request: Request, heartbeat: mmap.mmap, listener: int, report: int, server: int
+) -> None:
+    """Run rank `index` in this forked process and end it; never returns.
+
+    `listener` is the socket of the rendezvous store (rank 0 takes it), `report` the pipe for
+    the one JSON line that says what happened, `server` the pid that must outlive us.
+    """
+    die_with(server)
+    os.setsid()  # one kill then reaches whatever this rank starts
+    _redirect_output(request.log)
+    stacks = (request.scratch / f"stack-{index}").open("w")
+    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+    faulthandler.enable(file=sys.stderr)
+    rank = Rank(index, request, heartbeat)
+    rank.enter("setup")
+    before = set(sys.modules)
+    notes = LibraryNotes()
+    try:
+        join(rank, lambda: _store(rank, listener))
+        from bench.worker import plugins
+
+        result = plugins.load("scenarios", request.configuration.scenario).run(rank)
+        message: Dict[str, Any] = {"outcome": "finished", "result": result}
+    except BaseException as exception:
+        where = {"rank": index, "phase": rank.phase, "step": rank.step}
+        message = {"outcome": "raised", "error": {**_describe(exception), **where}}
+    message["rank"] = index
+    message["late_imports"] = sorted(set(sys.modules) - before)
+    message["warnings"] = notes.collected
+    message["device"] = _device_name(rank)
+    message["cpu_s"] = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _send(report, message)
+    if message["outcome"] == "raised":
+        # Leaving now would break the others' connections and bury the cause under their
+        # errors; the server ends this process when they have had time to say their own.
+        while True:
+            signal.pause()
+    os._exit(0)
+
+
+def _store(rank: Rank, listener: int) -> Any:
+    """The store that the server opened a port for; rank 0 serves it on that very socket."""
+    import torch.distributed as dist
+
+    return dist.TCPStore(
+        "127.0.0.1",
+        rank.request.store_port,
+        rank.configuration.world,
+        is_master=rank.index == 0,
+        wait_for_workers=False,
+        master_listen_fd=listener if rank.index == 0 else None,
+    )
+
+
+def make_reference(
+    configuration: Configuration, folder: Path, log: Path, threads: int, report: int, server: int
+) -> None:
+    """Make the exact reference in this forked process and end it; never returns."""
+    die_with(server)
+    os.setsid()
+    _redirect_output(log)
+    try:
+        import torch
+
+        from bench.worker import reference
+
+        torch.set_num_threads(threads)
+        reference.create(folder, configuration)
+        message: Dict[str, Any] = {"outcome": "finished"}
+    except BaseException as exception:
+        message = {"outcome": "raised", "error": _describe(exception)}
+    _send(report, {"rank": 0, **message})
+    os._exit(0)
+
+
+def die_with(server: int) -> None:
+    """End this process, by SIGKILL, when process `server`, its parent, ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:  # it died before we asked
+        os._exit(1)
+
+
+def _redirect_output(log: Path) -> None:
+    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+    devnull = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(devnull, 0)
+    os.close(devnull)
+
+
+def _describe(exception: BaseException) -> Dict[str, str]:
+    """Type, message and traceback, cut to a length that a record can carry."""
+    kind = type(exception)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    text = "".join(traceback.format_exception(kind, exception, exception.__traceback__))
+    return {"type": name, "message": str(exception)[:4000], "traceback": text[-20000:]}
+
+
+def _device_name(rank: Rank) -> str:
+    if rank.device is None or rank.device.type != "cuda":
+        return "cpu"
+    import torch
+
+    return str(torch.cuda.get_device_name(rank.device))
+
+
+def _send(fd: int, message: Dict[str, Any]) -> None:
+    view = memoryview(json.dumps(message).encode() + b"\n")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+class LibraryNotes(logging.Handler):
+    """Collects what libraries warn of, each text once: `warnings`, and log lines above INFO."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.WARNING)
+        self.collected: List[str] = []
+        self._show = warnings.showwarning
+        warnings.showwarning = self._on_warning
+        logging.getLogger().addHandler(self)
+        for name in ("DeepSpeed", "torch"):
+            if not logging.getLogger(name).propagate:
+                logging.getLogger(name).addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._note(f"{record.name}: {record.getMessage()}")
+
+    def _on_warning(
+        self, message: Any, category: Any, filename: Any, lineno: Any, *rest: Any
+    ) -> None:
+        self._note(f"{category.__name__}: {message}")
+        self._show(message, category, filename, lineno, *rest)
+
+    def _note(self, text: str) -> None:
+        text = text[:500]
+        if text not in self.collected and len(self.collected) < MAX_WARNINGS:
+            self.collected.append(text)
