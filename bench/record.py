@@ -91,8 +91,8 @@ class RankSamples(Part):
     """Seconds per measured step."""
     phases_s: Dict[str, List[float]]
     """Seconds per measured step, by phase (`PHASES`)."""
-    losses: List[float]
-    """Loss that this rank back-propagated, per step, warm-up included."""
+    losses: List[Optional[float]]
+    """Loss that this rank back-propagated, per step, warm-up included; None: not finite."""
 
 
 class RankMemory(Part):
@@ -123,9 +123,9 @@ class GradientError(Part):
     cosine: Optional[float]
     worst_parameter: Optional[str]
     worst_relative_error: Optional[float]
-    noise_floor: float
+    noise_floor: Optional[float]
     """`relative_error` of one process in the trial's dtype: what the dtype alone costs."""
-    tolerance: float
+    tolerance: Optional[float]
     """Residual up to which the direction counts as right."""
     parameters: int
     missing: List[str]
@@ -138,7 +138,7 @@ class GradientError(Part):
     """The rank whose gradient was furthest from the reference; the figures above are its own."""
     ranks_agree: bool
     """Whether every rank saw the same gradient up to `tolerance`."""
-    reference_loss: float
+    reference_loss: Optional[float]
     loss: Optional[float]
     """Mean over ranks of the loss of the first step."""
 
@@ -242,7 +242,9 @@ class Record(Part):
         return (self.config_hash, self.round)
 
     @classmethod
-    def of(cls, trial: Trial, status: Status, started: str, duration_s: float, **fields: Any) -> Record:
+    def of(
+        cls, trial: Trial, status: Status, started: str, duration_s: float, **fields: Any
+    ) -> Record:
         """The record of `trial`, with what follows from its configuration filled in."""
         comm = trial.configuration.comm
         return cls(

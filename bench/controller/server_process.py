@@ -44,6 +44,8 @@ class ServerProcess:
             raise
         self.versions: dict[str, Any] = ready["versions"]
         self.warnings: list[str] = ready["warnings"]
+        if ready["threads"] != 1:
+            self.warnings.append(f"spbench: the server has {ready['threads']} threads when it forks")
 
     def _start(self, device: str, shm: bool, log: Path) -> subprocess.Popen[bytes]:
         commands_read, self._commands = os.pipe()
@@ -163,7 +165,7 @@ def _environment(interpreter: Interpreter, device: str) -> dict[str, str]:
         PYTORCH_NVML_BASED_CUDA_CHECK="1",  # counting GPUs must not initialise CUDA before the fork
         OPENBLAS_NUM_THREADS="1",  # numpy's threads would not survive the fork
         TORCH_EXTENSIONS_DIR=str(interpreter.extensions),
-        TORCH_NCCL_DUMP_ON_TIMEOUT="0",
+        TORCHINDUCTOR_COMPILE_THREADS="1",  # else torch 2.2 forks compile workers when imported
     )
     for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
         variables.pop(name, None)  # of some other launcher around us

@@ -45,7 +45,7 @@ def shard(batch: Batch, replica: int, sp_rank: int, sp: int) -> Batch:
     """The part of replica `replica` that rank `sp_rank` of `sp` computes, [batch, seq/sp]."""
     length = batch.tokens.shape[-1] // sp
     part = slice(sp_rank * length, (sp_rank + 1) * length)
-    return Batch(*(np.ascontiguousarray(array[replica, :, part]) for array in batch))
+    return Batch(*(array[replica, :, part].copy() for array in batch))
 
 
 def _valid(c: Configuration) -> np.ndarray:

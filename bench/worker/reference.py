@@ -25,7 +25,7 @@ from torch import Tensor
 from bench.trial import Configuration, ModelSpec
 from bench.worker import model
 from bench.worker.attention.local import causal_attention
-from bench.worker.batch import Batch, global_batch
+from bench.worker.batch import global_batch, shard
 from bench.worker.metrics.gradient import Noise, compare
 
 INITIAL_STD = 0.02
@@ -125,8 +125,7 @@ def _loss_and_gradient(
     module = model.build(configuration.model, causal_attention, weights).to(dtype)
     batch, total = global_batch(configuration), 0.0
     for replica in range(configuration.dp):
-        one = Batch(*(torch.from_numpy(np.ascontiguousarray(array[replica])) for array in batch))
-        mean, _ = module(*one)
+        mean, _ = module(*map(torch.from_numpy, shard(batch, replica, 0, 1)))
         (mean / configuration.dp).backward()
         total += mean.item() / configuration.dp
     gradient = {}

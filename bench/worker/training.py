@@ -72,7 +72,10 @@ class Trainer:
 
 
 def deepspeed_config(configuration: Configuration) -> Dict[str, Any]:
-    """What `deepspeed.initialize` is given; the user's options go over spbench's."""
+    """What `deepspeed.initialize` is given; the user's options go over spbench's.
+
+    An optimizer is replaced as a whole: the parameters of one do not fit another.
+    """
     c = configuration
     config: Dict[str, Any] = {
         "train_micro_batch_size_per_gpu": c.micro_batch,
@@ -82,6 +85,8 @@ def deepspeed_config(configuration: Configuration) -> Dict[str, Any]:
         "zero_optimization": {"stage": c.zero},
         "bf16": {"enabled": c.dtype == "bfloat16"},
     }
+    if "optimizer" in c.deepspeed:
+        del config["optimizer"]
     return _merged(config, c.deepspeed)
 
 

@@ -61,10 +61,12 @@ class Noise:
 def compare(gradient: np.ndarray, reference: np.ndarray) -> Comparison:
     """The four figures of one gradient; non-finite elements make all of them None."""
     g, r = np.asarray(gradient, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
+    if not np.isfinite(g).all():
+        return Comparison(None, None, None, None)
     gg, rr, gr = float(g @ g), float(r @ r), float(g @ r)
     if rr == 0.0 and gg == 0.0:
         return Comparison(None, 0.0, None, None)
-    if not math.isfinite(gg) or rr == 0.0:
+    if rr == 0.0:
         return Comparison(None, None, None, None)
     scale = gr / rr
     relative_error = float(np.linalg.norm(g - r)) / math.sqrt(rr)

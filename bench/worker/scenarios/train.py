@@ -85,9 +85,11 @@ def _first_step(
 
 def _gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
     gradient: Dict[str, Optional[np.ndarray]] = {}
+    # optimizers for 16 bit scale the loss and divide the gradient by as much when they step
+    loss_scale = float(getattr(trainer.engine.optimizer, "loss_scale", 1.0))
     for name, parameter in trainer.engine.module.named_parameters():
         full = safe_get_full_grad(parameter)
-        gradient[name] = None if full is None else full.detach().double().cpu().numpy()
+        gradient[name] = None if full is None else full.double().cpu().numpy() / loss_scale
     return judge(
         gradient,
         reference.gradient(),

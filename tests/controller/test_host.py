@@ -1,0 +1,157 @@
+"""Every status provoked for real, and what is left behind: nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bench.controller.environments import provide
+from bench.controller.host import Hosts
+from bench.controller.interpreter import Interpreter
+from bench.record import Record, Status
+from bench.trial import EnvironmentSpec, Limits, Trial
+from tests.conftest import RunTrial, configure, spec
+
+pytestmark = pytest.mark.environment
+
+SMALL_BUCKETS = {"zero_optimization": {"reduce_bucket_size": 1_000_000}}
+
+
+def drill(run_trial: RunTrial, fault: str, **fields: Any) -> Record:
+    return run_trial(configure(scenario="drill", options={"fault": fault}, **fields))
+
+
+def ranks_alive() -> list[psutil.Process]:
+    """Processes below the servers of this process."""
+    everyone = psutil.Process().children(recursive=True)
+    return [process for process in everyone if process.ppid() != os.getpid()]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Any:
+    before = set(os.listdir("/dev/shm"))
+    yield
+    assert ranks_alive() == []
+    assert set(os.listdir("/dev/shm")) == before
+
+
+def test_ok(run_trial: RunTrial) -> None:
+    assert drill(run_trial, "none").status is Status.OK
+
+
+def test_error_names_the_rank_and_the_phase(run_trial: RunTrial) -> None:
+    record = drill(run_trial, "raise")
+    assert record.status is Status.ERROR
+    assert record.reason == "RuntimeError in backward on rank 3: raised on purpose"
+    assert record.errors[0].step == 1
+    assert "raised on purpose" in record.errors[0].traceback
+    assert [o.outcome for o in record.ranks] == ["interrupted"] * 3 + ["raised"]
+
+
+def test_crash_by_signal(run_trial: RunTrial) -> None:
+    record = drill(run_trial, "kill")
+    assert record.status is Status.CRASH
+    assert record.reason == "rank 3 ended by SIGKILL without a result"
+    assert (record.ranks[3].outcome, record.ranks[3].signal) == ("killed", 9)
+
+
+def test_crash_without_a_word(run_trial: RunTrial) -> None:
+    record = drill(run_trial, "exit")
+    assert record.status is Status.CRASH
+    assert record.reason == "rank 3 ended by exit code 3 without a result"
+
+
+def test_hang_keeps_every_stack(run_trial: RunTrial) -> None:
+    record = drill(run_trial, "hang", limits=Limits(hang_s=1.5))
+    assert record.status is Status.HANG
+    assert record.reason == "no progress for 1.5 s; ranks 0, 1, 2, 3 in backward"
+    assert all("in step" in str(o.stack) for o in record.ranks)
+    assert ["in _hang" in str(o.stack) for o in record.ranks] == [False, False, False, True]
+
+
+def test_computing_is_no_hang_but_runs_out_of_time(run_trial: RunTrial) -> None:
+    record = drill(run_trial, "spin", limits=Limits(hang_s=1.5, timeout_s=4))
+    assert record.status is Status.TIMEOUT
+    assert "_spin" in str(record.ranks[3].stack)
+
+
+def test_out_of_memory(run_trial: RunTrial) -> None:
+    record = drill(run_trial, "memory", memory_limit=200 << 20, deepspeed=SMALL_BUCKETS)
+    assert record.status is Status.OOM
+    assert [e.rank for e in record.errors] == [3]
+
+
+def test_unknown_name_says_what_there_is(run_trial: RunTrial) -> None:
+    record = run_trial(configure(loss="no_such_loss"))
+    assert record.status is Status.ERROR
+    assert "loss=no_such_loss" in str(record.reason)
+    assert "weighted_all_reduce" in str(record.reason)
+
+
+def test_versions_that_do_not_match_are_no_number(results: Path) -> None:
+    """The interpreter has torch 2.13.0; the configuration asks for another."""
+
+    def elsewhere(asked: EnvironmentSpec) -> Interpreter:
+        real = provide(spec("torch-2.13"))
+        return Interpreter(asked, real.python, real.extensions, real.preload)
+
+    lie = EnvironmentSpec(name="lie", torch="2.12.0", deepspeed="0.18.2")
+    configuration = configure().model_copy(update={"environment": lie})
+    with Hosts(elsewhere) as hosts:
+        record = hosts.run(Trial(configuration=configuration, round=0), results)
+    assert record.status is Status.ENVIRONMENT
+    assert "torch 2.13.0" in str(record.reason)
+    assert "instead of 2.12.0" in str(record.reason)
+    assert record.samples == []
+
+
+def test_interpreter_without_torch_is_an_environment_record(results: Path, tmp_path: Path) -> None:
+    def broken(asked: EnvironmentSpec) -> Interpreter:
+        real = provide(spec("torch-2.13"))
+        shadow = tmp_path / "torch"
+        shadow.mkdir(exist_ok=True)
+        (shadow / "__init__.py").write_text("raise ImportError('libcudart is missing')")
+        os.environ["SPBENCH_USER_PYTHONPATH"] = str(tmp_path)
+        return Interpreter(asked, real.python, real.extensions, tmp_path / "preload.json")
+
+    given = EnvironmentSpec(name="mine", python=str(provide(spec("torch-2.13")).python))
+    configuration = configure().model_copy(update={"environment": given})
+    try:
+        with Hosts(broken) as hosts:
+            record = hosts.run(Trial(configuration=configuration, round=0), results)
+            started = time.monotonic()
+            again = hosts.run(Trial(configuration=configuration, round=1), results)
+            assert time.monotonic() - started < 1.0  # a broken server is not started again
+    finally:
+        del os.environ["SPBENCH_USER_PYTHONPATH"]
+    assert record.status is again.status is Status.ENVIRONMENT
+    assert "libcudart is missing" in str(record.reason)
+
+
+def test_server_survives_its_trials_and_dies_with_the_pool(results: Path) -> None:
+    others = set(psutil.Process().children())
+    with Hosts(provide) as hosts:
+        for round_index in range(3):
+            trial = Trial(configuration=configure(scenario="drill"), round=round_index)
+            assert hosts.run(trial, results).status is Status.OK
+        assert len(set(psutil.Process().children()) - others) == 1
+    assert set(psutil.Process().children()) <= others
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shm", [False, True], ids=["default", "deepspeed_shm"])
+def test_200_killed_trials_leave_nothing(run_trial: RunTrial, results: Path, shm: bool) -> None:
+    comm = configure().comm.model_copy(update={"deepspeed_shm": shm})
+    before = set(os.listdir("/dev/shm"))
+    for _ in range(200):
+        assert drill(run_trial, "kill", comm=comm).status is Status.CRASH
+        assert set(os.listdir("/dev/shm")) == before
+    assert ranks_alive() == []
+    extensions = provide(spec("torch-2.13")).extensions
+    assert list(extensions.rglob("lock")) == []
+    assert drill(run_trial, "none", comm=comm).status is Status.OK

@@ -1,0 +1,125 @@
+"""Gradient figures by hand, and every verdict."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bench.record import GradientError
+from bench.worker.metrics.gradient import Noise, compare, judge, scale_label
+
+REFERENCE = {
+    "a": np.array([[3.0, 0.0], [0.0, 4.0]]),  # norm 5
+    "b": np.array([12.0]),  # norm 12; both together 13
+}
+QUIET = Noise(1e-7, {"a": 1e-7, "b": 1e-7})
+
+
+def verdict(gradient: dict[str, np.ndarray | None], noise: Noise = QUIET) -> GradientError:
+    return judge(gradient, REFERENCE, noise, reference_loss=1.0)
+
+
+def times(factor: float) -> dict[str, np.ndarray | None]:
+    return {name: factor * part for name, part in REFERENCE.items()}
+
+
+def test_figures_by_hand() -> None:
+    """g = (0, 6), r = (3, 4): |r| = 5, <g, r> = 24, <r, r> = 25, |g| = 6."""
+    found = compare(np.array([0.0, 6.0]), np.array([3.0, 4.0]))
+    assert found.scale == pytest.approx(24 / 25)
+    assert found.relative_error == pytest.approx(math.sqrt(9 + 4) / 5)
+    assert found.cosine == pytest.approx(24 / 30)
+    # g - 0.96 r = (-2.88, 2.16), norm 3.6; divided by 0.96 * 5
+    assert found.residual == pytest.approx(3.6 / 4.8)
+
+
+def test_match() -> None:
+    found = verdict(times(1.0))
+    assert (found.verdict, found.scale, found.scale_label) == ("match", 1.0, "×1")
+    assert found.relative_error == 0.0
+
+
+@pytest.mark.parametrize(
+    ("factor", "label", "error"),
+    [(2.0, "×2", 1.0), (0.5, "×1/2", 0.5), (4.0, "×4", 3.0), (1.01, "×1.01", 0.01)],
+    ids=["sp", "1/sp", "sp squared", "one per cent"],
+)
+def test_scaled(factor: float, label: str, error: float) -> None:
+    found = verdict(times(factor))
+    assert (found.verdict, found.scale_label) == ("scaled", label)
+    assert found.scale == pytest.approx(factor)
+    assert found.relative_error == pytest.approx(error)
+    assert found.residual == pytest.approx(0.0, abs=1e-12)
+
+
+def test_one_parameter_on_another_scale_is_wrong_not_scaled() -> None:
+    found = verdict({"a": 2 * REFERENCE["a"], "b": REFERENCE["b"]})
+    assert found.verdict == "wrong"
+    assert found.worst_parameter == "a"
+    assert found.worst_relative_error == pytest.approx(1.0)
+
+
+def test_a_small_parameter_cannot_hide() -> None:
+    """The overall error is 1e-9 of the large one, but the small one points elsewhere."""
+    reference = {"large": np.array([1e9]), "small": np.array([1.0, 0.0])}
+    gradient = {"large": np.array([1e9]), "small": np.array([0.0, 1.0])}
+    noise = Noise(1e-7, {"large": 1e-7, "small": 1e-7})
+    found = judge(gradient, reference, noise, reference_loss=1.0)
+    assert (found.verdict, found.worst_parameter) == ("wrong", "small")
+
+
+def test_reversed_direction_is_wrong() -> None:
+    assert verdict(times(-1.0)).verdict == "wrong"
+
+
+def test_zero_parameter_is_wrong_and_named() -> None:
+    found = verdict({"a": np.zeros((2, 2)), "b": REFERENCE["b"]})
+    assert (found.verdict, found.zero) == ("wrong", ["a"])
+
+
+def test_all_zero_is_no_gradient() -> None:
+    assert verdict(times(0.0)).verdict == "none"
+
+
+def test_missing_parameter_is_wrong_and_all_missing_is_none() -> None:
+    found = verdict({"a": None, "b": REFERENCE["b"]})
+    assert (found.verdict, found.missing) == ("wrong", ["a"])
+    assert verdict({"a": None, "b": None}).verdict == "none"
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf], ids=["nan", "inf"])
+def test_one_poisoned_element_is_wrong(poison: float) -> None:
+    gradient = times(1.0)
+    gradient["a"] = np.array([[3.0, poison], [0.0, 4.0]])
+    found = verdict(gradient)
+    assert (found.verdict, found.nonfinite, found.worst_parameter) == ("wrong", ["a"], "a")
+    assert found.scale is None
+
+
+def test_noise_of_the_dtype_is_allowed_and_no_more() -> None:
+    """Orthogonal error e of norm 13 f beside a reference of norm 13: relative error f."""
+    noise = Noise(0.004, {"a": 0.004, "b": 0.004})
+    near = {"a": REFERENCE["a"] + np.array([[0.0, 0.15], [0.0, 0.0]]), "b": REFERENCE["b"]}
+    assert verdict(near, noise).verdict == "match"  # 0.15 / 5 = 0.03 < 10 * 0.004
+    far = {"a": REFERENCE["a"] + np.array([[0.0, 0.25], [0.0, 0.0]]), "b": REFERENCE["b"]}
+    assert verdict(far, noise).verdict == "wrong"  # 0.05 > 0.04
+    assert verdict(near, QUIET).verdict == "wrong"
+
+
+def test_parameter_that_the_loss_does_not_reach() -> None:
+    reference = {"used": np.array([1.0]), "unused": np.array([0.0])}
+    noise = Noise(1e-7, {"used": 1e-7, "unused": 0.0})
+    right = {"used": np.array([1.0]), "unused": np.array([0.0])}
+    assert judge(right, reference, noise, reference_loss=0.0).verdict == "match"
+    stray = {"used": np.array([1.0]), "unused": np.array([1e-9])}
+    assert judge(stray, reference, noise, reference_loss=0.0).verdict == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("scale", "label"),
+    [(1.0004, "×1"), (1 / 3, "×1/3"), (1.901, "×1.901"), (None, "?"), (-1.0, "×-1")],
+)
+def test_scale_labels(scale: float | None, label: str) -> None:
+    assert scale_label(scale) == label
