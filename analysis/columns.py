@@ -1,0 +1,244 @@
+"""The columns of `analysis.frame.load`: what each means, its unit, and how a record fills it.
+
+Axes carry the names of Hydra's keys, so that what was swept as `comm.oversubscribe=true` is
+found in the column `comm.oversubscribe`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from analysis.statistics import median
+from bench.record import PHASES, Status
+from bench.theory import tokens_per_second
+
+
+class Column(NamedTuple):
+    """A column's pandas dtype and its meaning, with the unit in brackets."""
+
+    dtype: str
+    meaning: str
+
+
+AXES = {
+    "scenario": Column("str", "what the ranks do"),
+    "model": Column("str", "name of the model"),
+    "model.layers": Column("int64", "decoder layers"),
+    "model.hidden": Column("int64", "width of the residual stream [elements]"),
+    "model.heads": Column("int64", "query heads"),
+    "model.kv_heads": Column("int64", "key and value heads"),
+    "model.ffn": Column("int64", "width of the SwiGLU [elements]"),
+    "model.vocab": Column("int64", "size of the vocabulary"),
+    "model.activation_checkpointing": Column("bool", "layers are recomputed in backward"),
+    "dtype": Column("str", "of weights and activations"),
+    "mask": Column("str", "which labels are ignored"),
+    "micro_batch": Column("int64", "sequences per data-parallel replica and step"),
+    "zero": Column("int64", "ZeRO stage"),
+    "world": Column("int64", "ranks: sp * dp"),
+    "sp": Column("int64", "sequence-parallel size"),
+    "dp": Column("int64", "data-parallel size"),
+    "seq_len": Column("int64", "global sequence length [tokens]"),
+    "warmup_steps": Column("int64", "steps before the measured ones"),
+    "steps": Column("int64", "measured steps"),
+    "learning_rate": Column("float64", "of Adam"),
+    "seed": Column("int64", "of weights and data"),
+    "gradient_check": Column("bool", "the first step was compared with the reference"),
+    "memory_limit": Column("float64", "allowed per rank [bytes]; missing: no limit"),
+    "comm": Column("str", "how ranks communicate"),
+    "comm.oversubscribe": Column("bool", "several ranks on one GPU"),
+    "comm.deepspeed_shm": Column("bool", "DeepSpeed's CPU shared-memory all-reduce"),
+    "environment": Column("str", "label of the interpreter that was measured"),
+    "attention": Column("str", "attention method"),
+    "loss": Column("str", "loss aggregation"),
+}
+"""What defines a configuration, in the order that tables sort by. Entries of the free
+dictionaries `deepspeed` and `options` add columns such as `deepspeed.gradient_clipping`."""
+
+RESULTS = {
+    "trial_id": Column("str", "names the record and the files beside it"),
+    "config_hash": Column("str", "identity of the configuration"),
+    "round": Column("int64", "index of the repetition"),
+    "attempt": Column("int64", "index of the retry"),
+    "experiment": Column("str", "label of the sweep; missing: none"),
+    "started": Column("datetime64[us, UTC]", "when the trial began"),
+    "duration_s": Column("float64", "the whole trial [s]"),
+    "status": Column("str", "how the trial ended"),
+    "reason": Column("str", "why the status is not ok; missing: it is"),
+    "failure": Column("str", "the same in a few words: what, where, on which ranks"),
+    "step_s": Column("float64", "median over steps of the maximum over ranks [s]; only if ok"),
+    **{f"{name}_s": Column("float64", f"the same for {name} alone [s]") for name in PHASES},
+    "tokens_per_s": Column("float64", "all ranks together, each token once [tokens/s]"),
+    "tokens_per_s_per_rank": Column("float64", "tokens_per_s / world [tokens/s]"),
+    "peak_memory_bytes": Column("float64", "maximum over ranks [bytes]"),
+    "gradient_verdict": Column("str", "match, scaled, wrong or none; missing: not compared"),
+    "gradient_scale": Column("float64", "factor between gradient and reference"),
+    "gradient_scale_label": Column("str", "the factor for people, such as ×2"),
+    "gradient_relative_error": Column("float64", "|g - r| / |r|"),
+    "gradient_residual": Column("float64", "the same with the scale taken out"),
+    "gradient_noise_floor": Column("float64", "relative error that the dtype alone costs"),
+    "first_loss": Column("float64", "loss of the first step, mean over ranks"),
+    "reference_loss": Column("float64", "the reference's loss of the first step"),
+    "emulated": Column("bool", "torch's NCCL code path ran on gloo"),
+    "timings_valid": Column("bool", "False: the times are no measure (ranks shared a GPU)"),
+    "noisy": Column("str", "why the machine was not quiet; empty: it was"),
+    "torch": Column("str", "version that the worker saw; missing: no worker ran"),
+    "deepspeed": Column("str", "version that the worker saw; missing: no worker ran"),
+    "hostname": Column("str", "machine of the controller"),
+}
+
+COLUMNS = {**RESULTS, **AXES}
+"""All documented columns of the frame, in order."""
+
+Content = Mapping[str, Any]
+
+
+def axes_of(config: Content) -> dict[str, Any]:
+    """The axes of a record's `config`; KeyError, TypeError or ValueError if it is none."""
+    model, comm = config["model"], config["comm"]
+    world, sp = int(config["world"]), int(config["sp"])
+    axes = {
+        name: config[name]
+        for name in ("scenario", "attention", "loss", "dtype", "mask", "gradient_check")
+    }
+    counts = ("micro_batch", "zero", "seq_len", "warmup_steps", "steps", "seed")
+    sizes = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab")
+    axes.update({name: int(config[name]) for name in counts})
+    axes.update({f"model.{name}": int(model[name]) for name in sizes})
+    axes.update(
+        {
+            "model": model["name"],
+            "model.activation_checkpointing": bool(model["activation_checkpointing"]),
+            "world": world,
+            "sp": sp,
+            "dp": world // sp,
+            "learning_rate": float(config["learning_rate"]),
+            "memory_limit": _optional(config["memory_limit"]),
+            "comm": comm["name"],
+            "comm.oversubscribe": bool(comm["oversubscribe"]),
+            "comm.deepspeed_shm": bool(comm["deepspeed_shm"]),
+            "environment": config["environment"]["name"],
+        }
+    )
+    for name in ("deepspeed", "options"):
+        axes.update(_flat(name, config[name]))
+    return axes
+
+
+def results_of(record: Content, axes: Content) -> dict[str, Any]:
+    """All columns but the axes; KeyError, TypeError or ValueError if it is no record."""
+    worker, machine = record["worker"] or {}, record["machine"] or {}
+    return {
+        "trial_id": record["trial_id"],
+        "config_hash": record["config_hash"],
+        "round": int(record["round"]),
+        "attempt": int(record["attempt"]),
+        "experiment": record["experiment"],
+        "started": str(record["started"]),
+        "duration_s": float(record["duration_s"]),
+        "status": Status(record["status"]).value,
+        "reason": record["reason"],
+        "failure": failure_of(record),
+        **_times(record, axes),
+        "peak_memory_bytes": max(
+            (float(rank["peak_bytes"]) for rank in record["memory"]), default=None
+        ),
+        **_gradient(record["gradient"]),
+        "emulated": bool(record["emulated"]),
+        "timings_valid": bool(record["timings_valid"]),
+        "noisy": "; ".join(record["noisy"]),
+        "torch": worker.get("torch"),
+        "deepspeed": worker.get("deepspeed"),
+        "hostname": machine.get("hostname"),
+    }
+
+
+def failure_of(record: Content) -> str | None:
+    """What failed in a few words (`IndexError in backward, ranks 2,3`); None where nothing did."""
+    status = record["status"]
+    if status == Status.OK.value:
+        return None
+    raised = _by_place(
+        (error["type"].rpartition(".")[2], error["phase"], error["rank"])
+        for error in record["errors"]
+    )
+    if raised:
+        return raised
+    if status == Status.CRASH.value:
+        gone = [rank for rank in record["ranks"] if rank["outcome"] in ("killed", "exited")]
+        ended = _by_place((_end(rank), rank["phase"], rank["rank"]) for rank in gone)
+    else:
+        stuck = [rank for rank in record["ranks"] if rank["outcome"] == "interrupted"]
+        ended = _by_place((status, rank["phase"], rank["rank"]) for rank in stuck)
+    return ended or record["reason"] or status
+
+
+def _times(record: Content, axes: Content) -> dict[str, float | None]:
+    """Step and phase times, and throughput; all None unless the trial is ok and has samples."""
+    ranks = record["samples"] if record["status"] == Status.OK.value else []
+    step_s = _slowest([rank["step_s"] for rank in ranks])
+    phases = [rank["phases_s"] for rank in ranks]
+    times = {"step_s": step_s}
+    for name in PHASES:
+        times[f"{name}_s"] = _slowest([phase[name] for phase in phases if name in phase])
+    rate = None
+    if step_s is not None:
+        rate = tokens_per_second(axes["dp"], axes["micro_batch"], axes["seq_len"], step_s)
+    per_rank = rate / axes["world"] if rate else None
+    return {**times, "tokens_per_s": rate, "tokens_per_s_per_rank": per_rank}
+
+
+def _slowest(per_rank: list[list[float]]) -> float | None:
+    """Median over steps of the maximum over ranks [s]; None where nothing was timed.
+
+    ValueError when ranks have different numbers of steps.
+    """
+    per_step = list(map(max, zip(*per_rank, strict=True)))
+    return median(per_step) if per_step else None
+
+
+def _gradient(gradient: Content | None) -> dict[str, Any]:
+    found: Content = gradient or {}
+    return {
+        "gradient_verdict": found.get("verdict"),
+        "gradient_scale": _optional(found.get("scale")),
+        "gradient_scale_label": found.get("scale_label"),
+        "gradient_relative_error": _optional(found.get("relative_error")),
+        "gradient_residual": _optional(found.get("residual")),
+        "gradient_noise_floor": _optional(found.get("noise_floor")),
+        "first_loss": _optional(found.get("loss")),
+        "reference_loss": _optional(found.get("reference_loss")),
+    }
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    """Leaves of nested dictionaries under dotted names; lists as text."""
+    if isinstance(value, dict):
+        return {k: v for key in value for k, v in _flat(f"{prefix}.{key}", value[key]).items()}
+    return {prefix: str(value) if isinstance(value, list) else value}
+
+
+def _end(rank: Content) -> str:
+    """How a rank that crashed went: `SIGKILL`, or its exit code."""
+    number = rank["signal"]
+    if number is None:
+        return f"exit code {rank['exit_code']}"
+    known = {s.value: s.name for s in signal.Signals}
+    return known.get(number, f"signal {number}")
+
+
+def _by_place(events: Iterable[tuple[str, str, int]]) -> str:
+    """`what in phase, ranks 2,3` for each kind of event, the most frequent first."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for what, phase, rank in events:
+        groups.setdefault((what, phase), []).append(rank)
+    texts = []
+    for (what, phase), ranks in sorted(groups.items(), key=lambda group: -len(group[1])):
+        noun = "rank" if len(ranks) == 1 else "ranks"
+        texts.append(f"{what} in {phase}, {noun} {','.join(map(str, sorted(ranks)))}")
+    return "; ".join(texts)

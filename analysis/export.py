@@ -1,0 +1,33 @@
+"""The tidy frame in formats that other tools read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis.frame import load
+from analysis.reading import AnalysisError
+
+FORMATS = ("csv", "parquet", "json")
+
+
+def export(folder: Path, to: str, output: Path | None = None) -> Path:
+    """Write `load(folder)` as `to` (csv, parquet or json: one object a row); returns the file.
+
+    `output` defaults to `trials.<to>` in the results folder; a file there is replaced.
+    Raises AnalysisError for an unknown format, an unusable folder or an unwritable output.
+    """
+    if to not in FORMATS:
+        raise AnalysisError(f"to={to} is not a format; allowed: {', '.join(FORMATS)}")
+    frame = load(folder)
+    path = output or folder / f"trials.{to}"
+    try:
+        if to == "csv":
+            frame.to_csv(path, index=False)
+        elif to == "parquet":
+            frame.to_parquet(path, index=False)
+        else:
+            frame.to_json(path, orient="records", lines=True, date_format="iso", force_ascii=False)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise AnalysisError(f"output={path} cannot be written ({why}); choose another") from error
+    return path

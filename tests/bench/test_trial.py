@@ -1,0 +1,158 @@
+"""A configuration's identity and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from bench.trial import CommSpec, Configuration, EnvironmentSpec, Limits, ModelSpec, Trial
+from tests import factories
+
+GOLDEN = "d06c21c3063d15c0"
+"""Identity of `factories.configuration()`. When it moves, every recorded sweep is orphaned."""
+
+
+def test_hash_does_not_move():
+    assert factories.configuration().hash == GOLDEN
+
+
+def test_hash_ignores_limits():
+    assert factories.configuration(limits=Limits(timeout_s=5, hang_s=1)).hash == GOLDEN
+
+
+def test_a_default_that_is_spelt_out_is_the_same_configuration():
+    assert factories.configuration(zero=1, seq_len=512, deepspeed={}).hash == GOLDEN
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"seq_len": 1024}, id="sequence"),
+        pytest.param({"deepspeed": {"gradient_clipping": 1.0}}, id="deepspeed"),
+        pytest.param({"environment": factories.environment("other")}, id="environment-name"),
+        pytest.param({"comm": CommSpec(name="gloo")}, id="comm"),
+        pytest.param({"memory_limit": 2**30}, id="memory-limit"),
+    ],
+)
+def test_hash_tells_configurations_apart(fields):
+    assert factories.configuration(**fields).hash != GOLDEN
+
+
+def test_hash_survives_json():
+    config = factories.configuration(deepspeed={"b": 1, "a": {"c": [1, 2]}})
+    assert Configuration.model_validate_json(config.model_dump_json()).hash == config.hash
+
+
+def test_trial_identity():
+    trial = Trial(configuration=factories.configuration(), round=2, attempt=1)
+    assert trial.key == (GOLDEN, 2)
+    assert trial.id == f"{GOLDEN}-r2-a1"
+
+
+def test_reference_is_shared_by_what_only_splits_the_work():
+    key = factories.configuration().reference_key
+    same = {
+        "loss": "local",
+        "zero": 3,
+        "dtype": "bfloat16",
+        "environment": factories.environment("x"),
+    }
+    assert factories.configuration(**same).reference_key == key
+    assert factories.configuration(world=8, sp=4).reference_key == key  # dp is 2 in both
+    assert factories.configuration(sp=4).reference_key != key
+    assert factories.configuration(seed=1).reference_key != key
+    renamed = factories.TINY.model_copy(update={"name": "x", "activation_checkpointing": True})
+    assert factories.configuration(model=renamed).reference_key == key
+
+
+def test_reference_depends_on_sp_only_where_the_mask_does():
+    def key(mask: str, world: int, sp: int) -> str:
+        return factories.configuration(mask=mask, world=world, sp=sp).reference_key
+
+    assert key("empty_shard", 4, 2) != key("empty_shard", 8, 4)
+    assert key("prompt", 4, 2) == key("prompt", 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reasons"),
+    [
+        pytest.param({}, [], id="runs"),
+        pytest.param({"seq_len": 511}, ["seq_len=511 is not divisible by sp=2"], id="sequence"),
+        pytest.param(
+            {"world": 3, "sp": 3, "seq_len": 510},
+            ["model.heads=4 is not divisible by sp=3"],
+            id="heads",
+        ),
+        pytest.param(
+            {"attention": "local"},
+            ["attention=local computes within one rank, but sp=2"],
+            id="local",
+        ),
+        pytest.param({"attention": "local", "sp": 1}, [], id="local-alone"),
+        pytest.param({"sp": 4}, [], id="kv-heads-replicated"),
+        pytest.param(
+            {
+                "sp": 4,
+                "model": ModelSpec(
+                    name="m", layers=1, hidden=48, heads=24, kv_heads=6, ffn=8, vocab=8
+                ),
+            },
+            ["model.kv_heads=6 is neither a multiple nor a divisor of sp=4"],
+            id="kv-heads",
+        ),
+    ],
+)
+def test_unsupported_reasons(fields, reasons):
+    assert factories.configuration(**fields).unsupported_reasons() == reasons
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        pytest.param({"sp": 3}, "sp=3 must divide world=4; allowed: 1, 2, 4", id="sp"),
+        pytest.param({"sp": 0}, "sp", id="zero-sp"),
+        pytest.param({"seq_len": -1}, "seq_len", id="negative"),
+        pytest.param({"zero": 4}, "zero", id="stage"),
+        pytest.param({"dtype": "float16"}, "dtype", id="dtype"),
+        pytest.param({"seqlen": 5}, "seqlen", id="misspelt"),
+        pytest.param({"options": {"a": object()}}, "options", id="not-json"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(fields, named):
+    with pytest.raises(ValidationError, match=named):
+        factories.configuration(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        pytest.param({"hidden": 66}, "model.hidden=66", id="hidden"),
+        pytest.param({"hidden": 12}, "model.hidden=12", id="odd-head"),
+        pytest.param({"kv_heads": 3}, "model.kv_heads=3", id="kv-heads"),
+        pytest.param({"layers": 0}, "layers", id="layers"),
+    ],
+)
+def test_models_whose_shapes_disagree_are_refused(fields, named):
+    with pytest.raises(ValidationError, match=named):
+        ModelSpec(**{**factories.TINY.model_dump(), **fields})
+
+
+def test_an_environment_needs_versions_or_an_interpreter():
+    with pytest.raises(ValidationError, match="environment 'x' needs both"):
+        EnvironmentSpec(name="x", torch="2.2.2")
+    assert EnvironmentSpec(name="x", python="bin/python").torch is None
+
+
+def test_values_are_immutable():
+    with pytest.raises(ValidationError, match="frozen"):
+        factories.configuration().sp = 4
+
+
+def test_what_communication_implies():
+    assert CommSpec(name="nccl").device == "cuda"
+    assert CommSpec(name="gloo").device == "cpu"
+    assert [CommSpec(name=n).emulated for n in ("gloo", "nccl", "nccl_over_gloo")] == [
+        False,
+        False,
+        True,
+    ]
