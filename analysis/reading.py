@@ -82,7 +82,7 @@ def read(folder: Path) -> tuple[Rows, list[str]]:
 
 def lines_of(part: Part, rows: Rows) -> Iterator[Line]:
     """The records of a part in the order they were written; fills all of `rows` but results."""
-    with open(part.path, "rb") as file:
+    with Path(part.path).open("rb") as file:
         if part.start:
             file.seek(part.start - 1)
             file.readline()

@@ -59,10 +59,9 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
         if frame[name].nunique(dropna=False) == 1:
             continue
         # A size of the model, where one name stands for one size, says nothing new.
-        if name.startswith("model.") and "model" in chosen:
-            if (frame.groupby("model")[name].nunique() == 1).all():
-                continue
-        chosen.append(name)
+        size = name.startswith("model.") and "model" in chosen
+        if not (size and (frame.groupby("model")[name].nunique() == 1).all()):
+            chosen.append(name)
     return chosen
 
 

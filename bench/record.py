@@ -72,7 +72,7 @@ class RankOutcome(Part):
 
     rank: int
     outcome: Literal["finished", "raised", "killed", "exited", "interrupted"]
-    """`killed`: by a signal from outside; `interrupted`: by spbench, after the trial had failed."""
+    """`killed`: by a signal from outside; `interrupted`: by spbench, once the trial had failed."""
     phase: str
     step: Optional[int] = None
     signal: Optional[int] = None
@@ -109,7 +109,10 @@ class RankMemory(Part):
 
 
 class GradientError(Part):
-    """The first step's gradient beside the exact reference: formulas in `bench.worker.metrics.gradient`."""
+    """The first step's gradient beside the exact reference.
+
+    The formulas are in `bench.worker.metrics.gradient`.
+    """
 
     verdict: Literal["match", "scaled", "wrong", "none"]
     scale: Optional[float]
@@ -276,7 +279,11 @@ class RecordWriter:
     def append(self, record: Record) -> None:
         """Write `record` so that a power cut after this call cannot lose it."""
         if self._fd is None:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            size = os.fstat(self._fd).st_size
+            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+                # A process of the same number was cut off in mid-line, before a restart say.
+                os.write(self._fd, b"\n")
         line = record.model_dump_json().encode() + b"\n"
         view = memoryview(line)
         while view:
@@ -303,6 +310,8 @@ class Skipped(NamedTuple):
     path: Path
     line: int
     reason: str
+    version: Any = None
+    """Schema version that the line names, if it names one."""
 
 
 def record_files(folder: Path) -> List[Path]:
@@ -319,6 +328,7 @@ def read_records(folder: Path, skipped: Optional[List[Skipped]] = None) -> Itera
     for path in record_files(folder):
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
+                version = None
                 try:
                     content = json.loads(line)
                     version = content["schema_version"]
@@ -330,7 +340,7 @@ def read_records(folder: Path, skipped: Optional[List[Skipped]] = None) -> Itera
                         continue
                     reason = f"schema version {version}; this spbench reads {SCHEMA_VERSION}"
                 if skipped is not None:
-                    skipped.append(Skipped(path, number, reason))
+                    skipped.append(Skipped(path, number, reason, version))
 
 
 def refuse_newer_schema(folder: Path) -> None:
@@ -339,9 +349,9 @@ def refuse_newer_schema(folder: Path) -> None:
     for _ in read_records(folder, skipped):
         pass
     for line in skipped:
-        version = line.reason.split(";")[0].rpartition(" ")[2]
-        if version.isdigit() and int(version) > SCHEMA_VERSION:
+        if isinstance(line.version, int) and line.version > SCHEMA_VERSION:
             raise RecordsError(
-                f"results={folder} holds records of schema version {version} ({line.path.name}, line {line.line}); "
-                f"this spbench writes version {SCHEMA_VERSION}: choose another folder or upgrade spbench"
+                f"results={folder} holds records of schema version {line.version} "
+                f"({line.path.name}, line {line.line}); this spbench writes version "
+                f"{SCHEMA_VERSION}: choose another folder or upgrade spbench"
             )

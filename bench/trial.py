@@ -162,10 +162,8 @@ class Configuration(Frozen):
     @model_validator(mode="after")
     def _sp_divides_world(self) -> Configuration:
         if self.world % self.sp:
-            allowed = [n for n in range(1, self.world + 1) if self.world % n == 0]
-            raise ValueError(
-                f"sp={self.sp} must divide world={self.world}; allowed: {', '.join(map(str, allowed))}"
-            )
+            allowed = ", ".join(str(n) for n in range(1, self.world + 1) if self.world % n == 0)
+            raise ValueError(f"sp={self.sp} must divide world={self.world}; allowed: {allowed}")
         return self
 
     @property
@@ -213,11 +211,12 @@ class Configuration(Frozen):
             if self.sp > 1:
                 reasons.append(f"attention=local computes within one rank, but sp={self.sp}")
             return reasons
-        if self.model.heads % self.sp:
-            reasons.append(f"model.heads={self.model.heads} is not divisible by sp={self.sp}")
-        elif self.model.kv_heads % self.sp and self.sp % self.model.kv_heads:
+        heads, kv_heads = self.model.heads, self.model.kv_heads
+        if heads % self.sp:
+            reasons.append(f"model.heads={heads} is not divisible by sp={self.sp}")
+        elif kv_heads % self.sp and self.sp % kv_heads:
             reasons.append(
-                f"model.kv_heads={self.model.kv_heads} is neither a multiple nor a divisor of sp={self.sp}"
+                f"model.kv_heads={kv_heads} is neither a multiple nor a divisor of sp={self.sp}"
             )
         return reasons
 

@@ -61,7 +61,7 @@ def write(folder: Path, count: int) -> int:
     per_file = -(-count // FILES)
     for index in range(FILES):
         with (folder / f"records-bench-{index}.jsonl").open("wb") as file:
-            for _, line in zip(range(per_file), lines):  # noqa: B905 (the last file is shorter)
+            for _, line in zip(range(per_file), lines):
                 file.write(line)
     return sum(path.stat().st_size for path in folder.iterdir())
 

@@ -64,7 +64,7 @@ def run_trial(hosts: Hosts, results: Path) -> RunTrial:
 
 @pytest.fixture
 def run_inside() -> Callable[..., Any]:
-    """Run a script of `tests/inside` in an environment's interpreter; gives what it printed as JSON."""
+    """Run a script of `tests/inside` in an environment; gives the JSON that it printed."""
 
     def run(environment: str, script: str, *arguments: str) -> Any:
         interpreter = provide(spec(environment))

@@ -104,7 +104,7 @@ class Host:
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
-        self._references: dict[tuple[str, str, bool], str | None] = {}
+        self._references: dict[tuple[str, str, bool], dict[str, Any] | None] = {}
         self.mismatch = outcome.version_mismatch(server.interpreter.spec, server.versions)
 
     def close(self) -> None:
@@ -229,8 +229,7 @@ class Host:
         key = (c.reference_key, c.dtype, c.gradient_check)
         if key not in self._references:
             self._references[key] = self._make_reference(trial, log)
-        failure = self._references[key]
-        return failure
+        return self._references[key]
 
     def _make_reference(self, trial: Trial, log: Path) -> dict[str, Any] | None:
         c = trial.configuration

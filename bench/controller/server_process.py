@@ -45,7 +45,9 @@ class ServerProcess:
         self.versions: dict[str, Any] = ready["versions"]
         self.warnings: list[str] = ready["warnings"]
         if ready["threads"] != 1:
-            self.warnings.append(f"spbench: the server has {ready['threads']} threads when it forks")
+            self.warnings.append(
+                f"spbench: the server has {ready['threads']} threads when it forks"
+            )
 
     def _start(self, device: str, shm: bool, log: Path) -> subprocess.Popen[bytes]:
         commands_read, self._commands = os.pipe()

@@ -28,7 +28,7 @@ def import_modules(modules: List[str]) -> List[str]:
     for name in modules:
         try:
             importlib.import_module(name)
-        except Exception:
+        except Exception:  # noqa: BLE001 (whatever an import may raise)
             traceback.print_exc()
         else:
             done.append(name)

@@ -50,7 +50,7 @@ def run_rank(
 
         result = plugins.load("scenarios", request.configuration.scenario).run(rank)
         message: Dict[str, Any] = {"outcome": "finished", "result": result}
-    except BaseException as exception:
+    except BaseException as exception:  # noqa: BLE001 (the rank's border)
         where = {"rank": index, "phase": rank.phase, "step": rank.step}
         message = {"outcome": "raised", "error": {**_describe(exception), **where}}
     message["rank"] = index
@@ -98,7 +98,7 @@ def make_reference(
         torch.set_num_threads(threads)
         reference.create(folder, configuration)
         message: Dict[str, Any] = {"outcome": "finished"}
-    except BaseException as exception:
+    except BaseException as exception:  # noqa: BLE001 (the process's border)
         message = {"outcome": "raised", "error": _describe(exception)}
     _send(report, {"rank": 0, **message})
     os._exit(0)
@@ -150,7 +150,7 @@ class LibraryNotes(logging.Handler):
         super().__init__(level=logging.WARNING)
         self.collected: List[str] = []
         self._show = warnings.showwarning
-        warnings.showwarning = self._on_warning
+        warnings.showwarning = self._on_warning  # type: ignore[assignment]
         logging.getLogger().addHandler(self)
         for name in ("DeepSpeed", "torch"):
             if not logging.getLogger(name).propagate:

@@ -142,10 +142,10 @@ def _flat(parts: Dict[str, np.ndarray]) -> np.ndarray:
 def _save(path: Path, array: np.ndarray) -> None:
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.npy")
     np.save(temporary, array)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _write_json(path: Path, content: object) -> None:
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     temporary.write_text(json.dumps(content))
-    os.replace(temporary, path)
+    temporary.replace(path)

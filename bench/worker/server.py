@@ -257,7 +257,7 @@ def main() -> None:
         preload.import_stack(bool(shm))
         preloaded = preload.import_modules(sys.argv[5:])
         observed = preload.versions()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 (becomes the record of a broken environment)
         server.answer(op="broken", traceback=traceback.format_exc(), warnings=notes.collected)
         return
     gc.collect()

@@ -1,4 +1,4 @@
-"""Real training trials: DeepSpeed's engine, four processes, gradients beside the exact reference."""
+"""Real training trials: DeepSpeed's engine, four processes, gradients beside the reference."""
 
 from __future__ import annotations
 

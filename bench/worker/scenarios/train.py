@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
 from deepspeed.utils import safe_get_full_grad
 from torch import Tensor
 
-from bench.record import PHASES, GradientError, RankSamples
+from bench.record import PHASES, CollectiveCount, GradientError, RankSamples
 from bench.worker.mesh import Mesh
 from bench.worker.metrics import clock, memory
 from bench.worker.metrics.collectives import CollectiveCounter
 from bench.worker.metrics.gradient import judge
 from bench.worker.rank import Rank
 from bench.worker.reference import Reference
-from bench.worker.training import Trainer
+from bench.worker.training import Clock, Trainer
 
 
 def run(rank: Rank) -> Dict[str, Any]:
@@ -62,8 +62,8 @@ def run(rank: Rank) -> Dict[str, Any]:
 
 
 def _first_step(
-    rank: Rank, trainer: Trainer, reference: Reference, warmup: clock.CpuClock, losses: List[Tensor]
-) -> Any:
+    rank: Rank, trainer: Trainer, reference: Reference, warmup: Clock, losses: List[Tensor]
+) -> Tuple[Optional[GradientError], List[CollectiveCount]]:
     """The step that is compared with the reference and whose collectives are counted."""
     found: List[Optional[GradientError]] = [None]
 

@@ -1,0 +1,273 @@
+"""From Hydra's composed configuration to a `Configuration`: the schema of the keys that
+users write, and what is resolved on the way (units, `comm=auto`, names of ad-hoc
+environments).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from bench.controller.messages import ConfigurationError, explain_pydantic, hint
+from bench.record import Status
+from bench.trial import Configuration
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+
+SWEEP_KEYS = ("experiment", "rounds", "results", "retry")
+"""Keys of a sweep as a whole: no part of a configuration, and never an axis."""
+
+
+def _open() -> Any:
+    # Hydra closes dictionaries, so that new keys need a `+`; what is DeepSpeed's stays open.
+    return OmegaConf.create({}, flags={"struct": False})
+
+
+@dataclass
+class EnvironmentSchema:
+    """conf/environment: the fields of `bench.trial.EnvironmentSpec`."""
+
+    name: str = MISSING
+    torch: Optional[str] = None
+    deepspeed: Optional[str] = None
+    requirements: list[str] = field(default_factory=list)
+    python_version: Optional[str] = None
+    torch_backend: Optional[str] = None
+    python: Optional[str] = None
+
+
+@dataclass
+class ModelSchema:
+    """conf/model: the fields of `bench.trial.ModelSpec`."""
+
+    name: str = MISSING
+    layers: int = MISSING
+    hidden: int = MISSING
+    heads: int = MISSING
+    kv_heads: int = MISSING
+    ffn: int = MISSING
+    vocab: int = MISSING
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class CommSchema:
+    """conf/comm: the fields of `bench.trial.CommSpec`, and the name `auto`."""
+
+    name: str = MISSING
+    oversubscribe: bool = "${oversubscribe}"  # type: ignore[assignment]
+    deepspeed_shm: bool = False
+
+
+@dataclass
+class LimitsSchema:
+    """Bounds on one trial: `bench.trial.Limits`."""
+
+    timeout_s: float = MISSING
+    hang_s: float = MISSING
+
+
+@dataclass
+class Schema:
+    """Every key and its type; conf/config.yaml has the values and says what they mean."""
+
+    environment: EnvironmentSchema = field(default_factory=EnvironmentSchema)
+    model: ModelSchema = field(default_factory=ModelSchema)
+    comm: CommSchema = field(default_factory=CommSchema)
+    limits: LimitsSchema = field(default_factory=LimitsSchema)
+    scenario: str = MISSING
+    attention: str = MISSING
+    loss: str = MISSING
+    dtype: str = MISSING
+    world: int = MISSING
+    sp: int = MISSING
+    zero: int = MISSING
+    seq_len: int = MISSING
+    micro_batch: int = MISSING
+    mask: str = MISSING
+    warmup_steps: int = MISSING
+    steps: int = MISSING
+    learning_rate: float = MISSING
+    seed: int = MISSING
+    gradient_check: bool = MISSING
+    memory_limit: Optional[Union[int, str]] = None
+    oversubscribe: bool = MISSING
+    deepspeed: Any = field(default_factory=_open)
+    options: Any = field(default_factory=_open)
+    experiment: Optional[str] = None
+    rounds: int = MISSING
+    results: Optional[str] = None
+    retry: list[str] = field(default_factory=list)
+
+
+def keys(schema: Any = Schema, prefix: str = "") -> Iterator[str]:
+    """The dotted names of every key of the schema."""
+    for entry in dataclasses.fields(schema):
+        yield prefix + entry.name
+        nested = entry.default_factory
+        if dataclasses.is_dataclass(nested):
+            yield from keys(nested, f"{prefix}{entry.name}.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a sweep is run."""
+
+    results: Path
+    rounds: int
+    seed: int
+    """Of the order of the trials within a round."""
+    retry: frozenset[Status] = frozenset()
+    """Final statuses that are run once more."""
+    experiment: Optional[str] = None
+
+
+def results_folder(results: Optional[str], experiment: Optional[str]) -> str:
+    """Where the records go: as given, from the caller's folder, or results/<experiment> here."""
+    if results in (None, "None", ""):
+        return str(ROOT / "results" / (experiment or "sweep"))
+    return str(Path(results).expanduser().absolute())
+
+
+def settings_of(cfg: DictConfig) -> Settings:
+    """The sweep-level keys of a composed configuration; raises `ConfigurationError`."""
+    if cfg.rounds < 1:
+        raise ConfigurationError(f"rounds={cfg.rounds}: must be at least 1")
+    allowed = [status.value for status in Status]
+    for status in cfg.retry:
+        if status not in allowed:
+            raise ConfigurationError(
+                f"retry={status}: unknown status; allowed: {', '.join(allowed)}"
+                f"{hint(status, allowed)}"
+            )
+    return Settings(
+        results=usable_folder(Path(results_folder(cfg.results, cfg.experiment))),
+        rounds=cfg.rounds,
+        seed=cfg.seed,
+        retry=frozenset(Status(status) for status in cfg.retry),
+        experiment=cfg.experiment,
+    )
+
+
+def usable_folder(folder: Path) -> Path:
+    """`folder` when records can be written there; nothing is created yet."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigurationError(
+            f"results={folder}: {existing} is a file; allowed: a folder, or a name for a new one"
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"results={folder}: {existing} is not writable; choose another with results=FOLDER"
+        )
+    return folder
+
+
+def to_configuration(
+    cfg: DictConfig, gpus: Optional[int], chosen: Optional[Mapping[str, Any]] = None
+) -> Configuration:
+    """The configuration that a composed `cfg` describes, everything resolved.
+
+    `gpus` is how many are visible, None when that is not known here (another machine will
+    run it). `chosen` is the environment as its file has it, before single fields were
+    overridden. Raises `ConfigurationError`.
+    """
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    for key in (*SWEEP_KEYS, "hydra", "oversubscribe"):
+        values.pop(key, None)
+    values["environment"] = _located(_environment(values["environment"], chosen))
+    values["comm"] = _comm(values["comm"], values["world"], gpus)
+    values["memory_limit"] = _bytes("memory_limit", values["memory_limit"])
+    try:
+        return Configuration.model_validate(values)
+    except ValidationError as error:
+        raise explain_pydantic(error, keys()) from error
+
+
+def _environment(spec: dict[str, Any], chosen: Optional[Mapping[str, Any]]) -> dict[str, Any]:
+    """The environment under a name that does not lie.
+
+    Fields overridden on the command line make another environment than the file's; it is
+    named by its versions, or by its interpreter, unless a name was given as well.
+    """
+    if chosen is None:
+        return spec
+    if spec["python"] != chosen["python"]:
+        # Versions that the file wants installed say nothing about an existing interpreter.
+        empty: dict[str, Any] = {"torch": None, "deepspeed": None, "requirements": []}
+        empty |= {"python_version": None, "torch_backend": None}
+        spec = {**spec, **{key: none for key, none in empty.items() if spec[key] == chosen[key]}}
+    if spec["name"] != chosen["name"] or all(spec[key] == chosen[key] for key in spec):
+        return spec
+    if spec["python"] is not None:
+        return {**spec, "name": _interpreter_name(spec["python"])}
+    label = [f"torch-{spec['torch']}", f"deepspeed-{spec['deepspeed']}"]
+    for key in ("requirements", "python_version", "torch_backend"):
+        if spec[key] != chosen[key]:
+            label.extend(spec[key] if key == "requirements" else [str(spec[key])])
+    return {**spec, "name": "+".join(label)}
+
+
+def _located(spec: dict[str, Any]) -> dict[str, Any]:
+    """`spec` with the interpreter's full path, so that `current` is one thing in a record."""
+    return spec if spec["python"] is None else {**spec, "python": _path_of(spec["python"])}
+
+
+@functools.cache
+def _path_of(python: str) -> str:
+    from bench.controller.interpreter import locate
+
+    return str(locate(python))
+
+
+def _interpreter_name(python: str) -> str:
+    """A virtual environment's folder name, otherwise the path itself."""
+    home = Path(python).parent.parent
+    return home.name if (home / "pyvenv.cfg").exists() else python
+
+
+def _comm(spec: dict[str, Any], world: int, gpus: Optional[int]) -> dict[str, Any]:
+    """`spec` with `auto` resolved; refuses NCCL without a GPU for each rank."""
+    enough = gpus is not None and gpus >= (1 if spec["oversubscribe"] else world)
+    if spec["name"] == "auto":
+        spec = {**spec, "name": "nccl" if enough else "nccl_over_gloo"}
+    if spec["name"] != "nccl":
+        return {**spec, "oversubscribe": False}  # no GPU to share: timings stay valid
+    if gpus is not None and not enough:
+        remedy = f"world<={gpus}, oversubscribe=true (timings not valid), or " if gpus else ""
+        raise ConfigurationError(
+            f"comm=nccl: world={world} ranks, but {gpus} visible GPUs; "
+            f"allowed: {remedy}comm=nccl_over_gloo, comm=gloo, comm=auto"
+        )
+    return spec
+
+
+def _bytes(key: str, value: Union[int, str, None]) -> Optional[int]:
+    """A size with or without a unit [bytes]."""
+    if value is None:
+        return None
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(value))
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"{key}={value}: not a size; allowed: bytes, or a number with a unit (512MiB, 1GiB)"
+        ) from error
+
+
+def register() -> None:
+    """Make the schema and the resolvers of conf/config.yaml known to Hydra."""
+    ConfigStore.instance().store(name="spbench_schema", node=Schema, provider="spbench")
+    OmegaConf.register_new_resolver("results_folder", results_folder, replace=True)

@@ -1,0 +1,221 @@
+"""What a person sees of a running sweep: a live display, or a line for each trial."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Optional
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from bench import theory
+from bench.record import Record, Status
+from bench.trial import Configuration, Trial
+
+LAST_RESULTS = 5
+
+STYLES = {
+    Status.OK: "green",
+    Status.UNSUPPORTED: "dim",
+    Status.ERROR: "red",
+    Status.CRASH: "red",
+    Status.OOM: "magenta",
+    Status.HANG: "yellow",
+    Status.TIMEOUT: "yellow",
+    Status.ENVIRONMENT: "red",
+}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings; a named part (a model) is its name."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and "name" in value:
+            yield prefix + key, value["name"]
+            rest = {name: inner for name, inner in value.items() if name != "name"}
+            yield from flat(rest, f"{prefix}{key}.")
+        elif isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def axes(configurations: Sequence[Configuration]) -> list[str]:
+    """The dotted keys whose values differ among `configurations`.
+
+    What follows from a name that differs too (the sizes of a model) is left out.
+    """
+    seen: dict[str, Counter[str]] = {}
+    for configuration in configurations:
+        for key, value in flat(configuration.model_dump(exclude={"limits"})):
+            seen.setdefault(key, Counter())[repr(value)] += 1
+    # An option that only some of them set has one value, but fewer of it.
+    everywhere = len(configurations)
+    varying = [key for key, values in seen.items() if everywhere not in values.values()]
+    return [key for key in varying if key.partition(".")[0] not in varying or "." not in key]
+
+
+def describe(trial: Trial, varying: Sequence[str]) -> str:
+    """`torch-2.2 sp=2 loss=all_gather r0`: the environment, the axes and the round."""
+    values = dict(flat(trial.configuration.model_dump(exclude={"limits"})))
+    parts = [f"{key}={values.get(key)}" for key in varying if key != "environment"]
+    attempt = f" attempt {trial.attempt + 1}" if trial.attempt else ""
+    return " ".join([trial.configuration.environment.name, *parts, f"r{trial.round}"]) + attempt
+
+
+def outcome(record: Record) -> str:
+    """`error IndexError in backward on ranks 2, 3 (1.2 s)`: how a trial ended, in short."""
+    took = f"({record.duration_s:.1f} s)"
+    if record.status is Status.OK:
+        return f"ok {', '.join(_figures(record))} {took}".replace("  ", " ")
+    if record.errors:
+        first = record.errors[0]
+        same = [e.rank for e in record.errors if (e.type, e.phase) == (first.type, first.phase)]
+        ranks = ", ".join(map(str, same))
+        kind = first.type.rpartition(".")[2]
+        where = f"in {first.phase} on rank{'s' if len(same) > 1 else ''} {ranks}"
+        return f"{record.status.value} {kind} {where} {took}"
+    return f"{record.status.value} {record.reason or ''} {took}".replace("  ", " ")
+
+
+def _figures(record: Record) -> Iterator[str]:
+    config = record.config
+    steps = [samples.step_s for samples in record.samples if samples.step_s]
+    if steps:
+        step_s = statistics.median(map(max, zip(*steps, strict=False)))
+        tokens = theory.tokens_per_second(config.dp, config.micro_batch, config.seq_len, step_s)
+        yield f"{tokens:,.0f} tokens/s"
+    if record.gradient is not None:
+        scale = f" {record.gradient.scale_label}" if record.gradient.verdict == "scaled" else ""
+        yield f"gradient {record.gradient.verdict}{scale}"
+
+
+class _Counts:
+    """Trials settled, and how."""
+
+    def __init__(self, configurations: Sequence[Configuration], total: int, settled: int) -> None:
+        self.axes = axes(configurations)
+        self.total = total
+        self.settled = settled
+        self.statuses: Counter[Status] = Counter()
+
+    def done(self, record: Optional[Record]) -> None:
+        """Count one more trial."""
+        self.settled += 1
+        if record is not None:
+            self.statuses[record.status] += 1
+
+
+class LogDisplay:
+    """One line for each trial, for logs and pipes."""
+
+    def __init__(
+        self, console: Console, configurations: Sequence[Configuration], total: int, settled: int
+    ) -> None:
+        self._console = console
+        self._counts = _Counts(configurations, total, settled)
+        self._told = False
+
+    def __enter__(self) -> LogDisplay:
+        if self._counts.settled:
+            counts = self._counts
+            self._say(f"{counts.settled} of {counts.total} trials have a record already")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def begin(self, trial: Trial) -> None:
+        """Nothing: the line comes with the record."""
+
+    def done(self, trial: Trial, record: Optional[Record]) -> None:
+        """Print the trial's line."""
+        self._counts.done(record)
+        said = outcome(record) if record else "done by another sweep"
+        counts = f"[{self._counts.settled}/{self._counts.total}]"
+        self._say(f"{counts} {describe(trial, self._counts.axes)}: {said}")
+
+    def waiting(self, trial: Trial) -> None:
+        """Say once that others are at work."""
+        if not self._told:
+            self._told = True
+            self._say(f"waiting for another sweep: {describe(trial, self._counts.axes)}")
+
+    def _say(self, line: str) -> None:
+        # Not `print`: rich would wrap, and take brackets for markup.
+        self._console.file.write(line + "\n")
+        self._console.file.flush()
+
+
+class LiveDisplay:
+    """The current trial, a bar with the time left, counts per status, and the last results."""
+
+    def __init__(
+        self, console: Console, configurations: Sequence[Configuration], total: int, settled: int
+    ) -> None:
+        self._counts = _Counts(configurations, total, settled)
+        self._last: deque[Text] = deque(maxlen=LAST_RESULTS)
+        self._now = Text("starting")
+        self._bar = Progress(
+            TextColumn("trials"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            speed_estimate_period=600,
+        )
+        self._task = self._bar.add_task("trials", total=total, completed=settled)
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self._now = Text("interrupted" if kind is KeyboardInterrupt else "finished")
+        self._live.__exit__(kind, error, traceback)
+
+    def begin(self, trial: Trial) -> None:
+        """Show `trial` as the current one."""
+        self._now = Text.assemble(("now ", "bold"), describe(trial, self._counts.axes))
+
+    def done(self, trial: Trial, record: Optional[Record]) -> None:
+        """Count `trial` and add it to the last results."""
+        self._counts.done(record)
+        self._bar.update(self._task, completed=self._counts.settled)
+        said = outcome(record) if record else "done by another sweep"
+        style = STYLES[record.status] if record else "dim"
+        name = describe(trial, self._counts.axes)
+        self._last.append(Text.assemble(("  ", ""), f"{name}: ", (said, style)))
+
+    def waiting(self, trial: Trial) -> None:
+        """Show that another sweep is at work."""
+        name = describe(trial, self._counts.axes)
+        self._now = Text.assemble(("waiting for another sweep ", "bold"), name)
+
+    def _render(self) -> Group:
+        counts = Text("  ").join(
+            Text(f"{status.value} {count}", STYLES[status])
+            for status, count in sorted(self._counts.statuses.items())
+        )
+        for text in (self._now, *self._last):
+            text.no_wrap, text.overflow = True, "ellipsis"
+        return Group(*self._last, self._now, self._bar, counts)
+
+
+def display(
+    console: Console, configurations: Sequence[Configuration], total: int, settled: int
+) -> LiveDisplay | LogDisplay:
+    """The display that fits `console`; `settled` of `total` trials are done already."""
+    fitting = LiveDisplay if console.is_terminal and not console.is_dumb_terminal else LogDisplay
+    return fitting(console, configurations, total, settled)

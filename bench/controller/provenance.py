@@ -1,0 +1,280 @@
+"""What the controller sees of the machine, and whether it was quiet during a trial.
+
+Everything is read from counters of the kernel (`/proc`, `/sys`) and of NVIDIA's driver (NVML),
+before and after a trial; nothing runs beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from bench import __version__
+from bench.record import MachineProvenance
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+STEAL_LIMIT = 0.02
+"""Share of CPU time taken by the hypervisor beyond which a trial counts as disturbed [0..1]."""
+FOREIGN_CORES_LIMIT = 0.25
+"""Cores kept busy by other processes beyond which a trial counts as disturbed."""
+SHORTEST_WINDOW_S = 0.1
+"""The kernel counts CPU time in ticks of 10 ms: over a shorter time it says nothing."""
+
+_ROOT = Path(__file__).resolve().parents[2]
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """Counters at one moment, all in seconds since some fixed past."""
+
+    wall_s: float
+    busy_s: float
+    """User and system time of all processes. Interrupts are left out: those that ranks cause
+    by talking to one another are not booked to the ranks."""
+    steal_s: float
+    total_s: float
+    own_s: float
+    """Of this process and its descendants, those included that have ended and were reaped."""
+    load: float
+
+    @classmethod
+    def take(cls) -> _Snapshot:
+        cpu = psutil.cpu_times()
+        steal: float = getattr(cpu, "steal", 0.0)
+        idle = cpu.idle + getattr(cpu, "iowait", 0.0)
+        interrupts = getattr(cpu, "irq", 0.0) + getattr(cpu, "softirq", 0.0)
+        busy = cpu.user + getattr(cpu, "nice", 0.0) + cpu.system  # user includes guests
+        return cls(
+            wall_s=time.monotonic(),
+            busy_s=busy,
+            steal_s=steal,
+            total_s=busy + idle + interrupts + steal,
+            own_s=sum(_cpu_seconds(pid) for pid in _family()),
+            load=os.getloadavg()[0],
+        )
+
+
+class MachineWatch:
+    """Watches the machine over one trial: `begin()`, the trial, `finish()`."""
+
+    def __init__(self) -> None:
+        self._before: _Snapshot | None = None
+        self._gpu_strangers: list[str] = []
+
+    def begin(self) -> None:
+        """Read the counters before a trial, while none of its ranks exists."""
+        self._gpu_strangers = _gpu_strangers()
+        self._before = _Snapshot.take()
+
+    def finish(self) -> tuple[MachineProvenance, list[str]]:
+        """The machine as it was since `begin()`, and why it was not quiet (empty: it was)."""
+        if self._before is None:
+            raise RuntimeError("MachineWatch.finish() needs a begin() before it")
+        before, after = self._before, _Snapshot.take()
+        strangers = list(dict.fromkeys(self._gpu_strangers + _gpu_strangers()))
+        steal, foreign_cores = disturbance(before, after)
+        commit, dirty = _commit()
+        machine = MachineProvenance(
+            hostname=platform.node(),
+            os=_os_name(),
+            cpu=_cpu_model(),
+            cores=os.cpu_count() or 1,
+            governor=_governor(),
+            memory_bytes=psutil.virtual_memory().total,
+            gpus=visible_gpus(),
+            load_before=before.load,
+            load_after=after.load,
+            steal=steal,
+            foreign_cores=foreign_cores,
+            foreign_gpu_processes=strangers,
+            spbench=__version__,
+            commit=commit,
+            dirty=dirty,
+        )
+        return machine, noise(steal, foreign_cores, strangers)
+
+
+def disturbance(before: _Snapshot, after: _Snapshot) -> tuple[float, float]:
+    """Steal [share of CPU time, 0..1] and foreign cores [cores busy on average] between two."""
+    wall_s = after.wall_s - before.wall_s
+    total_s = after.total_s - before.total_s
+    if wall_s < SHORTEST_WINDOW_S or total_s <= 0:
+        return 0.0, 0.0
+    foreign_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
+    return max(0.0, (after.steal_s - before.steal_s) / total_s), max(0.0, foreign_s / wall_s)
+
+
+def noise(steal: float, foreign_cores: float, foreign_gpu_processes: list[str]) -> list[str]:
+    """Why the machine was not quiet, for people; empty when it was."""
+    reasons = []
+    if steal > STEAL_LIMIT:
+        reasons.append(f"steal {steal:.1%} of CPU time".replace("%", " %"))
+    if foreign_cores > FOREIGN_CORES_LIMIT:
+        reasons.append(f"other processes kept {foreign_cores:.1f} cores busy")
+    if foreign_gpu_processes:
+        reasons.append(f"other processes on the GPUs: {', '.join(foreign_gpu_processes)}")
+    return reasons
+
+
+def visible_gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that `CUDA_VISIBLE_DEVICES` leaves visible; [] without any."""
+    return list(_gpu_names(os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+@lru_cache(maxsize=8)
+def _gpu_names(visible: str | None) -> tuple[str, ...]:
+    with _nvml() as nvml:
+        if nvml is None:
+            return ()
+        names = [nvml.nvmlDeviceGetName(gpu) for gpu in _gpu_handles(nvml, visible)]
+    return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
+
+
+def _gpu_handles(nvml: ModuleType, visible: str | None) -> list[object]:
+    """Handles of the visible GPUs. As in CUDA, the first entry that names none ends the list."""
+    if visible is None:
+        wanted = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
+    else:
+        wanted = [entry.strip() for entry in visible.split(",")]
+    handles: list[object] = []
+    for entry in wanted:
+        try:
+            if entry.isdigit():
+                handles.append(nvml.nvmlDeviceGetHandleByIndex(int(entry)))
+            else:
+                handles.append(nvml.nvmlDeviceGetHandleByUUID(entry))
+        except nvml.NVMLError:
+            break
+    return handles
+
+
+def _gpu_strangers() -> list[str]:
+    """Processes other than ours that compute on a visible GPU, as `name (pid)`."""
+    if not visible_gpus():
+        return []
+    found = []
+    with _nvml() as nvml:
+        if nvml is None:
+            return []
+        own = set(_family())
+        for gpu in _gpu_handles(nvml, os.environ.get("CUDA_VISIBLE_DEVICES")):
+            try:
+                running = nvml.nvmlDeviceGetComputeRunningProcesses(gpu)
+            except nvml.NVMLError:  # not permitted, or not supported by this GPU
+                continue
+            # A container sees pids that are not its own; what has no name here says nothing.
+            pids = [one.pid for one in running if one.pid not in own]
+            found += [f"{name} ({pid})" for pid in pids if (name := _process_name(pid))]
+    return list(dict.fromkeys(found))
+
+
+@contextmanager
+def _nvml() -> Iterator[ModuleType | None]:
+    """NVML, initialised once per process; None on a machine without NVIDIA's driver."""
+    yield _load_nvml()
+
+
+@lru_cache(maxsize=1)
+def _load_nvml() -> ModuleType | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml
+
+
+def _process_name(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return None
+
+
+def _family() -> list[int]:
+    """Pids of this process and its descendants."""
+    if not Path("/proc/thread-self/children").exists():  # an option of the kernel
+        own = psutil.Process()
+        return [own.pid, *(child.pid for child in own.children(recursive=True))]
+    family = [os.getpid()]
+    for pid in family:  # grows while it is walked
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                family += map(int, children.read_text().split())
+            except OSError:  # the thread has ended
+                continue
+    return family
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process and of its reaped descendants; 0 when it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0.0
+    # proc(5): utime, stime, cutime, cstime are fields 14 to 17; the name (2) may hold anything
+    return sum(map(int, stat.rpartition(b")")[2].split()[11:15])) * _TICK_S
+
+
+def _governor() -> str | None:
+    try:
+        return _GOVERNOR.read_text().strip()
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _os_name() -> str:
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        name = platform.system()
+    return f"{name}, Linux {platform.release()}" if platform.system() == "Linux" else name
+
+
+@lru_cache(maxsize=1)
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
+
+
+@lru_cache(maxsize=1)
+def _commit() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that spbench runs from, and whether it had uncommitted changes."""
+    if not (_ROOT / ".git").exists():  # installed, perhaps inside somebody else's repository
+        return None, None
+    try:
+        commit = _git("rev-parse", "--verify", "HEAD")
+        return commit, bool(_git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(_ROOT), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    return done.stdout.strip()

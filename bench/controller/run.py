@@ -1,0 +1,205 @@
+"""From the command line's overrides to a finished sweep, by way of Hydra."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+import hydra
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from bench.controller import sweep
+from bench.controller.config import CONF, keys, settings_of, to_configuration
+from bench.controller.messages import explain_hydra, is_hydra_error
+from bench.controller.progress import display
+from bench.controller.sweeper import Composer, Point, plan
+from bench.trial import Configuration, EnvironmentSpec
+
+DEFAULT_EXPERIMENT = "quick"
+
+_OTHER_MODES = {"--cfg", "-c", "--info", "-i", "--run", "-r", "--multirun", "-m"} | {
+    "--hydra-help",
+    "--shell-completion",
+    "-sc",
+}
+_VERSION_KEYS = ("environment.torch", "environment.deepspeed", "environment.python_version")
+
+
+class Run:
+    """One call of Hydra. Hydra takes it for the task function and calls it for single jobs.
+
+    `launcher_of` makes what runs trials from the interpreters of the environments: a context
+    manager, `bench.controller.host.Hosts` unless another is given. `provide` makes the
+    interpreters, `bench.controller.environments.provide` likewise.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        launcher_of: Optional[Callable[..., Any]] = None,
+        provide: Optional[Callable[..., Any]] = None,
+    ) -> None:
+        self._console = console
+        self._launcher_of = launcher_of
+        self._provide = provide
+        self.folder: Optional[Path] = None
+        """The results folder, once the plan stands."""
+        self.summary: Optional[sweep.Summary] = None
+        """How the sweep ended, when it ran here."""
+
+    def __call__(self, cfg: DictConfig) -> None:
+        """Run the one configuration of a job that a launcher (Slurm's, say) started."""
+        from bench.controller.environments import known_specs
+
+        name = HydraConfig.get().runtime.choices["environment"]
+        spec = known_specs(CONF).get(name)
+        chosen = spec.model_dump(mode="json") if spec is not None else None
+        self._run([to_configuration(cfg, visible_gpu_count(), chosen)], cfg)
+
+    def plan(
+        self,
+        loader: ConfigLoader,
+        config: DictConfig,
+        params: Mapping[str, Any],
+        arguments: Sequence[str],
+        here: bool,
+    ) -> list[Point]:
+        """All points of the sweep; raises `ConfigurationError` before anything happens.
+
+        `here` tells whether the trials will run on this machine, with its GPUs.
+        """
+        settings = settings_of(config)
+        self._composer = Composer(loader, config, visible_gpu_count() if here else None)
+        points = plan(self._composer, params, arguments)
+        self.folder = settings.results
+        return points
+
+    def together(self, jobs: Sequence[Sequence[str]], config: DictConfig) -> None:
+        """Run the configurations of all planned `jobs` here, as one interleaved sweep."""
+        self._run([self._composer.configuration(overrides) for overrides in jobs], config)
+
+    def _run(self, configurations: Sequence[Configuration], cfg: DictConfig) -> None:
+        schedule = sweep.Schedule(configurations, settings_of(cfg))
+        interpreters = self._interpreters(schedule)
+        sweep.create(schedule.settings.results)
+        shown = display(
+            self._console,
+            configurations,
+            total=len(schedule.trials),
+            settled=len(schedule.trials) - len(schedule.left),
+        )
+        with _terminable(), self._launcher(interpreters.__getitem__) as launcher, shown:
+            self.summary = sweep.run(schedule, launcher, shown, _watch())
+
+    def _interpreters(self, schedule: sweep.Schedule) -> dict[EnvironmentSpec, Any]:
+        """The interpreters of all environments that are needed, before the first trial."""
+        if self._provide is None:
+            from bench.controller.environments import provide
+        else:
+            provide = self._provide
+        able = [t.configuration for t in schedule.left if not t.configuration.unsupported_reasons()]
+        specs = dict.fromkeys(one.environment for one in able)
+        return {spec: provide(spec, self._say) for spec in specs}
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _launcher(self, interpreter_of: Callable[[EnvironmentSpec], Any]) -> Any:
+        if self._launcher_of is not None:
+            return self._launcher_of(interpreter_of)
+        from bench.controller.host import Hosts
+
+        return Hosts(interpreter_of)
+
+
+def start(arguments: Sequence[str], run: Run) -> None:
+    """Give `arguments` to Hydra: a sweep, unless a flag such as `--cfg` asks for other things.
+
+    Raises `ConfigurationError`, `EnvironmentProblem`, `RecordsError` or KeyboardInterrupt.
+    """
+    arguments = [normalised(argument) for argument in arguments]
+    completing = any(argument in ("--shell-completion", "-sc") for argument in arguments)
+    if not completing and not any(re.match(r"\+{0,2}experiment=", one) for one in arguments):
+        # Next to the other overrides: Hydra's parser wants them in one piece.
+        found = (i for i, one in enumerate(arguments) if "=" in one and not one.startswith("-"))
+        arguments.insert(next(found, len(arguments)), f"+experiment={DEFAULT_EXPERIMENT}")
+    if not any(argument.partition("=")[0] in _OTHER_MODES for argument in arguments):
+        arguments.insert(0, "--multirun")
+    task = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)
+    with _hydra_process(arguments):
+        try:
+            task()
+        except Exception as error:
+            if is_hydra_error(error):
+                raise explain_hydra(error, keys()) from error
+            raise
+
+
+def normalised(argument: str) -> str:
+    """An override as people write it, in the words of Hydra's grammar."""
+    key, equals, value = argument.partition("=")
+    if not equals or value.startswith(("'", '"', "[")):
+        return argument
+    if key == "experiment":  # no experiment is chosen by default, so Hydra wants to add one
+        return f"+{argument}"
+    if key == "retry":  # a list of the sweep, not an axis
+        return f"retry=[{value}]"
+    if key == "results":  # paths may hold commas, blanks and brackets
+        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"results='{quoted}'"
+    if key in _VERSION_KEYS:  # 3.10 is a version, not the number 3.1
+        return f"{key}=" + re.sub(r"(?<![\w.])\d+(\.\d+)?(?![\w.])", r"'\g<0>'", value)
+    return argument
+
+
+def visible_gpu_count() -> int:
+    """GPUs that trials on this machine can use."""
+    from bench.controller.provenance import visible_gpus
+
+    return len(visible_gpus())
+
+
+def _watch() -> sweep.Watch:
+    from bench.controller.provenance import MachineWatch
+
+    return MachineWatch()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let a SIGTERM end a sweep just as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _hydra_process(arguments: Sequence[str]) -> Iterator[None]:
+    """What Hydra reads from the process: its arguments, and whether to raise or to exit."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["spbench", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        HydraConfig.instance().cfg = None
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error

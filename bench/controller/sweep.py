@@ -1,0 +1,206 @@
+"""Runs the trials of a sweep: interleaved rounds, resume, one record for each trial."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Optional, Protocol
+
+from bench.controller.config import Settings
+from bench.controller.ledger import Ledger
+from bench.controller.messages import ConfigurationError
+from bench.record import MachineProvenance, Record, Status, refuse_newer_schema
+from bench.trial import Configuration, Trial
+
+WAIT_S = 0.2
+"""Between looks at a trial that another sweep is running."""
+
+
+class Launcher(Protocol):
+    """What a sweep needs of `bench.controller.host.Hosts`."""
+
+    def run(self, trial: Trial, folder: Path) -> Record:
+        """Run `trial`; whatever happens, there is a record."""
+        ...
+
+
+class Watch(Protocol):
+    """What a sweep needs of `bench.controller.provenance.MachineWatch`."""
+
+    def begin(self) -> None:
+        """Called before a trial."""
+        ...
+
+    def finish(self) -> tuple[MachineProvenance, list[str]]:
+        """The machine during the trial, and why it was not quiet."""
+        ...
+
+
+class Display(Protocol):
+    """Shows a sweep to a person: see `bench.controller.progress`."""
+
+    def __enter__(self) -> Display: ...
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None: ...
+
+    def begin(self, trial: Trial) -> None:
+        """`trial` starts now."""
+        ...
+
+    def done(self, trial: Trial, record: Optional[Record]) -> None:
+        """`trial` has a final record; None when another sweep wrote it."""
+        ...
+
+    def waiting(self, trial: Trial) -> None:
+        """Only trials that other sweeps are running are left, `trial` among them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a sweep ended."""
+
+    folder: Path
+    planned: int
+    """Trials of the whole sweep."""
+    resumed: int
+    """Those that had a final record before."""
+    statuses: Mapping[Status, int]
+    """Of all trials that have a final record by now."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial has a final record."""
+        return sum(self.statuses.values()) == self.planned
+
+    @property
+    def not_ok(self) -> int:
+        """Trials with another status than `ok`."""
+        return sum(self.statuses.values()) - self.statuses.get(Status.OK, 0)
+
+
+class Schedule:
+    """The trials of a sweep in their order, and which of them are left to do.
+
+    Raises `RecordsError` when a newer spbench wrote into the folder. Writes nothing.
+    """
+
+    def __init__(self, configurations: Sequence[Configuration], settings: Settings) -> None:
+        self.settings = settings
+        refuse_newer_schema(settings.results)
+        self.ledger = Ledger(settings.results)
+        self.trials = [
+            trial
+            for one in interleave(configurations, settings.rounds, settings.seed)
+            for trial in [self._attempt(one)]
+        ]
+        self.left = [trial for trial in self.trials if not self.ledger.settles(trial)]
+
+    def _attempt(self, trial: Trial) -> Trial:
+        entry = self.ledger.find(trial.key)
+        if entry is None:
+            return trial
+        again = entry.status in self.settings.retry
+        return trial.model_copy(update={"attempt": entry.attempt + again})
+
+    def summary(self) -> Summary:
+        """How it stands now."""
+        entries = [self.ledger.find(trial.key) for trial in self.trials]
+        return Summary(
+            folder=self.settings.results,
+            planned=len(self.trials),
+            resumed=len(self.trials) - len(self.left),
+            statuses=Counter(entry.status for entry in entries if entry is not None),
+        )
+
+
+def interleave(configurations: Sequence[Configuration], rounds: int, seed: int) -> Iterator[Trial]:
+    """Every configuration once a round, each round in an order of its own.
+
+    A drift of the machine then hits all configurations alike. One that cannot run comes
+    once, first: its record says why, and repeating it would say nothing new.
+    """
+    able = []
+    for configuration in configurations:
+        if configuration.unsupported_reasons():
+            yield Trial(configuration=configuration, round=0)
+        else:
+            able.append(configuration)
+    for round_ in range(rounds):
+        order = list(able)
+        random.Random(f"{seed}/{round_}").shuffle(order)
+        for configuration in order:
+            yield Trial(configuration=configuration, round=round_)
+
+
+def create(folder: Path) -> None:
+    """Make the results folder; `ConfigurationError` when that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"results={folder}: cannot be created ({error.strerror}); "
+            "choose another with results=FOLDER"
+        ) from error
+
+
+def run(schedule: Schedule, launcher: Launcher, display: Display, watch: Watch) -> Summary:
+    """Run what is left of `schedule`, and wait for what other sweeps are running of it.
+
+    A `KeyboardInterrupt` passes through; the trial that it hits leaves no record.
+    """
+    ledger = schedule.ledger
+    try:
+        waiting = [t for t in schedule.left if not _settle(t, schedule, launcher, display, watch)]
+        while waiting:  # a sweep that dies releases its claim: then the trial is ours
+            display.waiting(waiting[0])
+            time.sleep(WAIT_S)
+            waiting = [t for t in waiting if not _settle(t, schedule, launcher, display, watch)]
+    finally:
+        ledger.close()
+    return schedule.summary()
+
+
+def _settle(
+    trial: Trial, schedule: Schedule, launcher: Launcher, display: Display, watch: Watch
+) -> bool:
+    """See to it that `trial` has a final record; False when another sweep is running it."""
+    ledger = schedule.ledger
+    with ledger.claim(trial) as claimed:
+        # Looked up after the claim: whoever held it before has written its record by now.
+        ledger.refresh()
+        if ledger.settles(trial):
+            display.done(trial, None)
+            return True
+        if not claimed:
+            return False
+        display.begin(trial)
+        record = _record(trial, schedule.settings, launcher, watch)
+        ledger.append(record)
+    display.done(trial, record)
+    return True
+
+
+def _record(trial: Trial, settings: Settings, launcher: Launcher, watch: Watch) -> Record:
+    reasons = trial.configuration.unsupported_reasons()
+    if reasons:
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        refused = Record.of(trial, Status.UNSUPPORTED, now, 0.0, reason="; ".join(reasons))
+        return refused.model_copy(update={"experiment": settings.experiment})
+    watch.begin()
+    record = launcher.run(trial, settings.results)
+    machine, noisy = watch.finish()
+    noisy = [*record.noisy, *noisy]
+    seen = {"machine": machine, "noisy": noisy, "experiment": settings.experiment}
+    return record.model_copy(update=seen)

@@ -1,0 +1,69 @@
+"""What the benchmarks of real trials share: the configuration, and a launch by torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from bench.controller.environments import cache_dir, known_specs
+from bench.controller.interpreter import Interpreter
+from bench.controller.server_process import ROOT
+from bench.trial import CommSpec, Configuration, ModelSpec
+
+TINY = ModelSpec(name="tiny", layers=2, hidden=128, heads=8, kv_heads=4, ffn=256, vocab=256)
+
+
+def configuration(environment: str, **fields: Any) -> Configuration:
+    """The default experiment's model under `environment`; `fields` replace what it says."""
+    return Configuration(
+        **{
+            "environment": known_specs(ROOT / "conf")[environment],
+            "model": TINY,
+            "comm": CommSpec(name="nccl_over_gloo"),
+            "loss": "weighted_all_reduce",
+            **fields,
+        }
+    )
+
+
+def reference_folder(c: Configuration) -> Path:
+    """Where trials find the exact reference of `c`."""
+    return cache_dir() / "references" / c.reference_key
+
+
+def torchrun(interpreter: Interpreter, c: Configuration, *arguments: str) -> list[Any]:
+    """Run `benchmarks/standalone.py` on `c.world` ranks; gives the JSON of each RESULT line."""
+    command = [
+        str(interpreter.python),
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={c.world}",
+        str(ROOT / "benchmarks" / "standalone.py"),
+        c.model_dump_json(),
+        str(reference_folder(c)),
+        *arguments,
+    ]
+    done = subprocess.run(
+        command,
+        env={**os.environ, **_VARIABLES},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"torchrun failed:\n{done.stderr[-3000:]}")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    return [json.loads(line.removeprefix("RESULT ")) for line in lines]
+
+
+_VARIABLES = {
+    "PYTHONPATH": str(ROOT),
+    "DS_ACCELERATOR": "cpu",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+}

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# All checks and tests; sets itself up. Arguments go to pytest.
+#
+#   ./run_tests.sh                     checks, and all tests but the slow ones
+#   ./run_tests.sh --fast              without the tests that need torch environments
+#   ./run_tests.sh -m ""               the slow ones too
+#   ./run_tests.sh tests/bench -k hash
+set -euo pipefail
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+. "$root/requirements/bootstrap.sh"
+cd "$root"
+
+fast=
+arguments=()
+for argument in "$@"; do
+    if [ "$argument" = --fast ]; then fast=yes; else arguments+=("$argument"); fi
+done
+
+tools_python dev
+export PYTHONPATH="$root"
+
+check() {
+    echo "== $*"
+    "$python" -m "$@"
+}
+check ruff check .
+check ruff format --check .
+check mypy
+echo "== import-linter"
+"$python" -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+if [ -n "$fast" ]; then
+    arguments+=(-m "not environment and not slow")
+else
+    "$root/spbench" env sync torch-2.2 torch-2.13
+fi
+echo "== pytest"
+exec "$python" -m pytest ${arguments[@]+"${arguments[@]}"}

@@ -1,0 +1,206 @@
+"""What users may write, and what they are told when they write something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.controller import run as run_module
+from bench.controller.config import CONF
+from bench.controller.messages import ConfigurationError
+from bench.record import SCHEMA_VERSION, RecordsError
+from bench.trial import Configuration
+from tests.controller.fake_hosts import FakeHosts, run_sweep
+
+SINGLE = ("experiment=single", "rounds=1")
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "visible_gpu_count", lambda: 0)
+
+
+def configuration(tmp_path: Path, *overrides: str) -> Configuration:
+    """The one configuration that `overrides` make."""
+    _, hosts, _ = run_sweep(*SINGLE, f"results={tmp_path / 'results'}", *overrides)
+    [trial] = hosts.trials
+    return trial.configuration
+
+
+REFUSED = [
+    (["seqlen=3"], ["seqlen: unknown key", "did you mean 'seq_len'?"]),
+    (["los=local"], ["los: unknown key", "did you mean 'loss'?"]),
+    (["+los=local"], ["los: unknown key", "did you mean 'loss'?"]),
+    (["layers=3"], ["did you mean 'model.layers'?"]),
+    (["model.layer=3"], ["model.layer: unknown key", "did you mean 'model.layers'?"]),
+    (["environment.foo=3"], ["environment.foo: unknown key", "allowed: name, torch, deepspeed"]),
+    (["loss=al_gather"], ["loss=al_gather: unknown loss", "local_mean", "mean 'all_gather'?"]),
+    (["loss=local,loca"], ["loss=loca: unknown loss", "did you mean 'local'?"]),
+    (["environment=torch-2.4"], ["environment=torch-2.4: unknown environment", "torch-2.13"]),
+    (["experiment=quik"], ["experiment=quik: unknown experiment", "did you mean 'quick'?"]),
+    (["scenario=tran"], ["scenario=tran: unknown scenario", "did you mean 'train'?"]),
+    (["hydra/launcher=slurm"], ["hydra/launcher=slurm: unknown", "basic, local"]),
+    (["world=a"], ["world=a: must be a whole number"]),
+    (["sp=2,x"], ["sp=x: must be a whole number"]),
+    (["steps=1.5"], ["steps=1.5: must be a whole number"]),
+    (["gradient_check=maybe"], ["gradient_check=maybe: must be true or false"]),
+    (["learning_rate=fast"], ["learning_rate=fast: must be a number"]),
+    (["options=3"], ["options=3: must be a mapping"]),
+    (["dtype=float3"], ["dtype=float3", "allowed: float32, bfloat16", "mean 'float32'?"]),
+    (["mask=ragge"], ["mask=ragge", "empty_shard", "did you mean 'ragged'?"]),
+    (["comm.name=nccx"], ["comm.name=nccx", "allowed: gloo, nccl, nccl_over_gloo"]),
+    (["sp=3"], ["sp=3 must divide world=4; allowed: 1, 2, 4"]),
+    (["sp=2,3"], ["sp=3 must divide world=4"]),
+    (["zero=4"], ["zero=4: must be at most 3"]),
+    (["seq_len=-4"], ["seq_len=-4: must be greater than 0"]),
+    (["seq_len=0"], ["seq_len=0: must be greater than 0"]),
+    (["warmup_steps=0"], ["warmup_steps=0: must be at least 1"]),
+    (["limits.timeout_s=0"], ["limits.timeout_s=0.0: must be greater than 0"]),
+    (["memory_limit=0"], ["memory_limit=0: must be greater than 0"]),
+    (["memory_limit=1Gi"], ["memory_limit=1Gi: not a size", "1GiB"]),
+    (["model.heads=3"], ["model.hidden=128", "model.heads=3"]),
+    (["world=3", "sp=3"], ["model.heads=8 is not divisible by sp=3"]),
+    (["seq_len=511,513"], ["seq_len=511 is not divisible by sp=2", "none of the 2 combinations"]),
+    (["comm=nccl"], ["comm=nccl: world=4 ranks, but 0 visible GPUs", "comm=nccl_over_gloo"]),
+    (["comm=nccl", "oversubscribe=true"], ["0 visible GPUs"]),
+    (["environment.torch=null"], ["needs both `torch` and `deepspeed`"]),
+    (["rounds=0"], ["rounds=0: must be at least 1"]),
+    (["rounds=1,2"], ["rounds=1,2", "no axis"]),
+    (["retry=eror"], ["retry=eror: unknown status", "timeout", "did you mean 'error'?"]),
+    (["seq_len=interval(1,3)"], ["seq_len=interval(1,3)", "range(start,stop,step)"]),
+    (["seq_len=range(5,5)"], ["this axis has no values"]),
+    (["seq_len"], ["seq_len: not an override", "write key=value"]),
+    (["results=/dev/null"], ["results=/dev/null: /dev/null is a file"]),
+    (["results=/proc/spbench"], ["results=/proc/spbench: cannot be created"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fragments"), [pytest.param(*case, id=" ".join(case[0])) for case in REFUSED]
+)
+def test_refused(overrides: list[str], fragments: list[str], tmp_path: Path) -> None:
+    hosts = FakeHosts()
+    results = tmp_path / "results"
+    with pytest.raises(ConfigurationError) as caught:
+        run_sweep("experiment=single", f"results={results}", *overrides, hosts=hosts)
+    message = str(caught.value)
+    assert "\n" not in message
+    for fragment in fragments:
+        assert fragment in message
+    assert hosts.trials == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_impossible_value_among_valid_ones_is_not_refused(tmp_path: Path) -> None:
+    _, hosts, _ = run_sweep(*SINGLE, f"results={tmp_path}", "seq_len=511,512")
+    assert [trial.configuration.seq_len for trial in hosts.trials] == [512]
+
+
+def test_a_folder_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    newer = tmp_path / "records-other-1.jsonl"
+    newer.write_text(f'{{"schema_version": {SCHEMA_VERSION + 1}}}\n')
+    with pytest.raises(RecordsError, match=f"schema version {SCHEMA_VERSION + 1}"):
+        run_sweep(*SINGLE, f"results={tmp_path}")
+    assert list(tmp_path.iterdir()) == [newer]
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    # Configuration.hash leaves defaults out: were they different here, a field that is added
+    # later would change the identity of older records.
+    values = yaml.safe_load((CONF / "config.yaml").read_text())
+    for name, field in Configuration.model_fields.items():
+        if name in values and name != "limits":
+            assert values[name] == field.default, name
+    assert values["limits"] == Configuration.model_fields["limits"].default.model_dump()
+
+
+def test_every_file_of_a_group_composes(tmp_path: Path) -> None:
+    for group in ("model", "attention", "loss", "comm", "scenario", "environment"):
+        _, hosts, _ = run_sweep(
+            *SINGLE, "sp=1", f"{group}=glob(torch-2.*)" if group == "environment"
+            else f"{group}=glob(*,exclude=nccl)", f"results={tmp_path / group}",
+        )  # fmt: skip
+        assert hosts.trials, group
+
+
+def test_sizes_with_units(tmp_path: Path) -> None:
+    assert configuration(tmp_path, "memory_limit=1GiB").memory_limit == 1_073_741_824
+
+
+def test_options_of_deepspeed_need_no_plus(tmp_path: Path) -> None:
+    found = configuration(tmp_path, "deepspeed.zero_optimization.reduce_scatter=false")
+    assert found.deepspeed == {"zero_optimization": {"reduce_scatter": False}}
+
+
+def test_additions_are_left_to_hydra(tmp_path: Path) -> None:
+    assert configuration(tmp_path, "+options.a.b=1", "options.a.c=2").options == {
+        "a": {"b": 1, "c": 2}
+    }
+
+
+@pytest.mark.parametrize(
+    ("gpus", "overrides", "expected"),
+    [
+        pytest.param(0, [], ("nccl_over_gloo", False), id="none"),
+        pytest.param(3, [], ("nccl_over_gloo", False), id="too few"),
+        pytest.param(4, [], ("nccl", False), id="enough"),
+        pytest.param(1, ["oversubscribe=true"], ("nccl", True), id="shared"),
+        pytest.param(0, ["oversubscribe=true"], ("nccl_over_gloo", False), id="nothing to share"),
+        pytest.param(1, ["comm=nccl", "comm.oversubscribe=true"], ("nccl", True), id="nccl"),
+        pytest.param(8, ["comm=gloo"], ("gloo", False), id="gloo"),
+    ],
+)
+def test_communication_is_resolved(
+    gpus: int,
+    overrides: list[str],
+    expected: tuple[str, bool],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_module, "visible_gpu_count", lambda: gpus)
+    comm = configuration(tmp_path, *overrides).comm
+    assert (comm.name, comm.oversubscribe) == expected
+
+
+def test_an_ad_hoc_environment_is_named_by_its_versions(tmp_path: Path) -> None:
+    environment = configuration(
+        tmp_path, "environment.torch=2.4.1", "environment.deepspeed=0.16.9"
+    ).environment
+    assert environment.name == "torch-2.4.1+deepspeed-0.16.9"
+
+
+def test_a_name_that_was_given_is_kept(tmp_path: Path) -> None:
+    environment = configuration(
+        tmp_path, "environment.torch=2.4.1", "environment.name=old"
+    ).environment
+    assert (environment.name, environment.torch) == ("old", "2.4.1")
+
+
+def test_repeating_what_the_file_says_changes_nothing(tmp_path: Path) -> None:
+    assert configuration(tmp_path, "environment.torch=2.13.0").environment.name == "torch-2.13"
+
+
+def test_versions_are_no_numbers(tmp_path: Path) -> None:
+    found = configuration(tmp_path, "environment.python_version=3.10").environment
+    assert found.python_version == "3.10"
+
+
+def test_an_interpreter_of_ones_own_is_named_by_its_folder(tmp_path: Path) -> None:
+    home = tmp_path / "mine"
+    (home / "bin").mkdir(parents=True)
+    (home / "pyvenv.cfg").touch()
+    found = configuration(tmp_path, f"environment.python={home}/bin/python").environment
+    assert found.name == "mine"
+    assert found.python == f"{home}/bin/python"
+    assert found.torch is None
+
+
+def test_results_are_relative_to_the_callers_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, _, _ = run_sweep(*SINGLE, "results=a, (b)/c's")
+    assert run.folder == tmp_path / "a, (b)" / "c's"
+    assert list(run.folder.glob("records-*.jsonl"))

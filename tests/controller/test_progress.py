@@ -1,0 +1,123 @@
+"""What a person reads while a sweep runs."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from bench.controller.progress import LiveDisplay, axes, describe, display, outcome
+from bench.record import RankError, RankSamples, Record, Status
+from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
+
+MODEL = ModelSpec(name="m", layers=1, hidden=16, heads=4, kv_heads=4, ffn=8, vocab=8)
+
+
+def trial(round_: int = 0, attempt: int = 0, torch: str = "2.2.2", **fields: object) -> Trial:
+    environment = EnvironmentSpec(name=f"torch-{torch}", torch=torch, deepspeed="1")
+    values = {"environment": environment, "model": MODEL, "comm": CommSpec(name="gloo"), **fields}
+    return Trial(configuration=Configuration(**values), round=round_, attempt=attempt)
+
+
+def record(of: Trial, status: Status = Status.OK, **fields: object) -> Record:
+    return Record.of(of, status, "2026-01-01T00:00:00+00:00", 1.23, **fields)
+
+
+def error(rank: int, type_: str = "builtins.IndexError", phase: str = "backward") -> RankError:
+    return RankError(rank=rank, type=type_, message="", traceback="", phase=phase)
+
+
+def test_axes_are_what_differs_by_its_name() -> None:
+    big = MODEL.model_copy(update={"name": "big", "layers": 9})
+    trials = [trial(sp=2), trial(sp=4), trial(torch="2.3.1"), trial(model=big)]
+    trials.append(trial(deepspeed={"zero_optimization": {"reduce_scatter": False}}))
+    assert axes([one.configuration for one in trials]) == [
+        "environment",
+        "model",
+        "sp",
+        "deepspeed.zero_optimization.reduce_scatter",
+    ]
+
+
+def test_axes_within_one_model_are_its_fields() -> None:
+    deep = MODEL.model_copy(update={"layers": 9})
+    assert axes([trial().configuration, trial(model=deep).configuration]) == ["model.layers"]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(
+            record(trial(), Status.ERROR, errors=[error(2), error(3)]),
+            "error IndexError in backward on ranks 2, 3 (1.2 s)",
+            id="error",
+        ),
+        pytest.param(
+            record(trial(), Status.ERROR, errors=[error(1), error(0, phase="step")]),
+            "error IndexError in backward on rank 1 (1.2 s)",
+            id="different errors",
+        ),
+        pytest.param(
+            record(trial(), Status.CRASH, reason="rank 2 was killed by SIGKILL"),
+            "crash rank 2 was killed by SIGKILL (1.2 s)",
+            id="crash",
+        ),
+        # Steps take max(0.25, 0.5) = 0.5 and max(0.1, 0.2) = 0.2 and max(0.3, 0.4) = 0.4;
+        # the median is 0.4 s. dp 2 * 512 tokens / 0.4 s = 2,560.
+        pytest.param(
+            record(
+                trial(),
+                samples=[
+                    RankSamples(rank=r, warmup_s=[9], step_s=s, phases_s={}, losses=[])
+                    for r, s in enumerate([[0.25, 0.2, 0.3], [0.5, 0.1, 0.4]])
+                ],
+            ),
+            "ok 2,560 tokens/s (1.2 s)",
+            id="ok",
+        ),
+    ],
+)
+def test_outcomes(found: Record, expected: str) -> None:
+    assert outcome(found) == expected
+
+
+def test_without_a_terminal_each_trial_is_a_line() -> None:
+    text = io.StringIO()
+    trials = [trial(sp=2), trial(sp=4), trial(sp=2, round_=1, attempt=1)]
+    shown = display(
+        Console(file=text, width=20), [one.configuration for one in trials], total=48, settled=11
+    )
+    with shown:
+        shown.begin(trials[0])
+        shown.done(trials[0], record(trials[0], Status.ERROR, errors=[error(2), error(3)]))
+        shown.done(trials[1], None)
+        shown.waiting(trials[2])
+        shown.waiting(trials[2])
+        shown.done(trials[2], record(trials[2]))
+    assert text.getvalue().splitlines() == [
+        "11 of 48 trials have a record already",
+        "[12/48] torch-2.2.2 sp=2 r0: error IndexError in backward on ranks 2, 3 (1.2 s)",
+        "[13/48] torch-2.2.2 sp=4 r0: done by another sweep",
+        "waiting for another sweep: torch-2.2.2 sp=2 r1 attempt 2",
+        "[14/48] torch-2.2.2 sp=2 r1 attempt 2: ok (1.2 s)",
+    ]
+
+
+def test_on_a_terminal_the_display_ends_with_counts_and_results() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=100, color_system=None, _environ={})
+    trials = [trial(sp=2), trial(sp=4)]
+    shown = display(console, [one.configuration for one in trials], total=2, settled=0)
+    assert isinstance(shown, LiveDisplay)
+    with shown:
+        for one, status in zip(trials, (Status.OK, Status.HANG), strict=True):
+            shown.begin(one)
+            shown.done(one, record(one, status, reason="no progress"))
+    end = text.getvalue()
+    for fragment in ("2/2", "ok 1", "hang 1", "sp=4 r0: hang no progress (1.2 s)", "finished"):
+        assert fragment in end
+
+
+def test_rounds_and_attempts_are_described() -> None:
+    assert describe(trial(round_=2), ["loss"]) == "torch-2.2.2 loss=all_gather r2"

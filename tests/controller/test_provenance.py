@@ -1,0 +1,204 @@
+"""What is said about the machine: the arithmetic by hand, the counters against real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench.controller import provenance
+from bench.controller.provenance import MachineWatch, disturbance, noise
+
+# Burns one second of CPU time (not of wall time), so that a busy machine changes nothing.
+BURN = "import time\nwhile time.process_time() < 1.0: pass"
+
+
+def snapshot(wall: float, busy: float, steal: float, total: float, own: float):
+    return provenance._Snapshot(wall, busy, steal, total, own, load=0.0)
+
+
+def test_foreign_cores_and_steal_by_hand() -> None:
+    before = snapshot(wall=100.0, busy=50.0, steal=1.0, total=400.0, own=20.0)
+    after = snapshot(wall=110.0, busy=65.0, steal=1.8, total=440.0, own=30.0)
+    steal, foreign = disturbance(before, after)
+    assert steal == pytest.approx(0.02)  # 0.8 s of the 40 s of CPU time
+    assert foreign == pytest.approx(0.5)  # (15 s busy - 10 s ours) / 10 s
+
+
+def test_never_negative_and_silent_about_a_moment() -> None:
+    before = snapshot(wall=0.0, busy=0.0, steal=0.0, total=0.0, own=0.0)
+    assert disturbance(before, snapshot(1.0, 0.9, 0.0, 2.0, 1.0)) == (0.0, 0.0)
+    assert disturbance(before, snapshot(0.05, 0.1, 0.1, 0.1, 0.0)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("steal", "foreign", "gpu", "reasons"),
+    [
+        (0.02, 0.25, [], []),
+        (0.031, 0.0, [], ["steal 3.1 % of CPU time"]),
+        (0.0, 0.61, [], ["other processes kept 0.6 cores busy"]),
+        (0.0, 0.0, ["python (7)"], ["other processes on the GPUs: python (7)"]),
+    ],
+    ids=["quiet", "steal", "cpu", "gpu"],
+)
+def test_reasons(steal: float, foreign: float, gpu: list[str], reasons: list[str]) -> None:
+    assert noise(steal, foreign, gpu) == reasons
+
+
+def own_seconds() -> float:
+    return provenance._Snapshot.take().own_s
+
+
+def test_cpu_time_of_children_and_reaped_grandchildren_is_ours() -> None:
+    before = own_seconds()
+    subprocess.run(["sh", "-c", f"'{sys.executable}' -c '{BURN}'; true"], check=True)
+    assert own_seconds() - before >= 0.95  # ticks of 10 ms
+
+
+def test_cpu_time_of_a_living_grandchild_is_ours() -> None:
+    before = own_seconds()
+    burn = f"{BURN}\nprint('burnt', flush=True)\ninput()"
+    with subprocess.Popen(
+        ["sh", "-c", f"'{sys.executable}' -c \"{burn}\"; true"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "burnt\n"
+        assert own_seconds() - before >= 0.95  # ticks of 10 ms
+        process.communicate("\n")
+
+
+def test_a_foreign_process_is_seen() -> None:
+    # Its parent ends at once, so that it belongs to nobody's family but init's.
+    burn = "import time\nend = time.time() + 3\nwhile time.time() < end: pass"
+    watch = MachineWatch()
+    watch.begin()
+    subprocess.run(["sh", "-c", f"setsid '{sys.executable}' -c '{burn}' >/dev/null 2>&1 &"])
+    time.sleep(1.5)
+    machine, reasons = watch.finish()
+    assert machine.foreign_cores > provenance.FOREIGN_CORES_LIMIT
+    assert any(reason.startswith("other processes kept") for reason in reasons)
+
+
+def test_the_machine_is_described() -> None:
+    watch = MachineWatch()
+    watch.begin()
+    machine, _ = watch.finish()
+    assert machine.hostname == os.uname().nodename
+    assert machine.cores == os.cpu_count()
+    assert machine.memory_bytes > 100_000_000
+    assert machine.cpu
+    assert 0 <= machine.steal <= 1
+
+
+def test_costs_less_than_five_milliseconds() -> None:
+    watch = MachineWatch()
+    watch.begin()
+    watch.finish()  # what is read once is read
+    costs = []
+    for _ in range(20):
+        start = time.process_time()
+        watch.begin()
+        watch.finish()
+        costs.append(time.process_time() - start)
+    assert sorted(costs)[10] < 0.005
+
+
+def test_finish_needs_a_beginning() -> None:
+    with pytest.raises(RuntimeError, match=r"begin\(\)"):
+        MachineWatch().finish()
+
+
+class FakeNvml:
+    """A driver with two GPUs; pid 1 (which has a name everywhere) and we compute on the first."""
+
+    class NVMLError(Exception):
+        pass
+
+    uuids = ("GPU-aaa", "GPU-bbb")
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        if index >= 2:
+            raise self.NVMLError
+        return index
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
+        if uuid not in self.uuids:
+            raise self.NVMLError
+        return self.uuids.index(uuid)
+
+    def nvmlDeviceGetName(self, gpu: int) -> str:
+        return f"gpu{gpu}"
+
+    def nvmlDeviceGetComputeRunningProcesses(self, gpu: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(pid=pid) for pid in (1, os.getpid(), 2**30)] if gpu == 0 else []
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch):
+    """Two GPUs in place of this machine's own."""
+    monkeypatch.setattr(provenance, "_load_nvml", lambda: FakeNvml())
+    provenance._gpu_names.cache_clear()
+    yield
+    provenance._gpu_names.cache_clear()
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["gpu0", "gpu1"]),
+        ("1", ["gpu1"]),
+        ("1,0", ["gpu1", "gpu0"]),
+        ("GPU-bbb", ["gpu1"]),
+        ("0,7,1", ["gpu0"]),
+        ("-1", []),
+        ("", []),
+    ],
+)
+def test_visible_gpus(
+    visible: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert provenance.visible_gpus() == names
+
+
+@pytest.mark.usefixtures("gpus")
+def test_strangers_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = Path("/proc/1/comm").read_text().strip()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert provenance._gpu_strangers() == [f"{name} (1)"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert provenance._gpu_strangers() == []
+
+
+def test_a_checkout_tells_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    monkeypatch.setattr(provenance, "_ROOT", tmp_path)
+    provenance._commit.cache_clear()
+    assert provenance._commit() == (None, None)  # no repository
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    provenance._commit.cache_clear()
+    assert provenance._commit() == (git("rev-parse", "HEAD"), False)
+    (tmp_path / "new").touch()
+    assert provenance._commit() == (git("rev-parse", "HEAD"), False)  # asked once
+    provenance._commit.cache_clear()
+    assert provenance._commit() == (git("rev-parse", "HEAD"), True)
+    provenance._commit.cache_clear()

@@ -1,0 +1,250 @@
+"""The order of trials, resume, and sweeps side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bench.controller import run as run_module
+from bench.controller.environments import EnvironmentProblem
+from bench.controller.ledger import Ledger
+from bench.controller.sweep import interleave
+from bench.record import Record, Status, read_records
+from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
+from tests.controller.fake_hosts import FakeHosts, run_sweep
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = EnvironmentSpec(name="a", torch="1", deepspeed="1")
+MODEL = ModelSpec(name="m", layers=1, hidden=16, heads=4, kv_heads=4, ffn=8, vocab=8)
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "visible_gpu_count", lambda: 0)
+
+
+def configuration(seed: int, **fields: object) -> Configuration:
+    comm = CommSpec(name="gloo")
+    return Configuration(environment=ENVIRONMENT, model=MODEL, comm=comm, seed=seed, **fields)
+
+
+def records(folder: Path) -> list[dict[str, object]]:
+    return [raw.content for raw in read_records(folder)]
+
+
+def test_every_round_visits_every_configuration_once() -> None:
+    configurations = [configuration(seed) for seed in range(8)]
+    trials = list(interleave(configurations, rounds=3, seed=0))
+    assert [trial.round for trial in trials] == [0] * 8 + [1] * 8 + [2] * 8
+    orders = [[t.configuration.seed for t in trials[i : i + 8]] for i in (0, 8, 16)]
+    assert all(sorted(order) == list(range(8)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_the_order_follows_from_the_seed() -> None:
+    configurations = [configuration(seed) for seed in range(8)]
+    first, again, other = (list(interleave(configurations, 2, seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_what_cannot_run_comes_once_and_first() -> None:
+    odd = configuration(0, seq_len=511)
+    trials = list(interleave([configuration(1), odd], rounds=2, seed=0))
+    assert [(trial.configuration.seq_len, trial.round) for trial in trials] == [
+        (511, 0),
+        (512, 0),
+        (512, 1),
+    ]
+
+
+def test_unsupported_points_leave_one_record_with_the_reason(tmp_path: Path) -> None:
+    run, hosts, output = run_sweep(
+        f"results={tmp_path}", "experiment=single", "seq_len=511,512", "rounds=2"
+    )
+    assert [trial.configuration.seq_len for trial in hosts.trials] == [512, 512]
+    [refused] = [one for one in records(tmp_path) if one["status"] == "unsupported"]
+    assert refused["reason"] == "seq_len=511 is not divisible by sp=2"
+    assert (refused["round"], refused["experiment"]) == (0, "single")
+    assert run.summary is not None
+    assert (run.summary.planned, run.summary.not_ok, run.summary.complete) == (3, 1, True)
+    assert "unsupported seq_len=511 is not divisible by sp=2" in output
+
+
+def test_the_record_carries_experiment_and_machine(tmp_path: Path) -> None:
+    run_sweep(f"results={tmp_path}", "experiment=single", "rounds=1")
+    [record] = records(tmp_path)
+    assert record["experiment"] == "single"
+    assert record["machine"]["cores"] == os.cpu_count()  # type: ignore[index]
+
+
+def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
+    overrides = (f"results={tmp_path}", "experiment=single", "sp=2,4")
+    run_sweep(*overrides, "rounds=2")
+    run, hosts, output = run_sweep(*overrides, "rounds=3")
+    assert [trial.round for trial in hosts.trials] == [2, 2]
+    assert run.summary is not None
+    assert run.summary.resumed == 4
+    assert "4 of 6 trials have a record already" in output
+    _, hosts, _ = run_sweep(*overrides, "rounds=3")
+    assert hosts.trials == []
+
+
+def test_a_truncated_record_is_run_again(tmp_path: Path) -> None:
+    overrides = (f"results={tmp_path}", "experiment=single", "rounds=1")
+    run_sweep(*overrides)
+    [path] = tmp_path.glob("records-*")
+    path.write_bytes(path.read_bytes()[:-20])
+    _, hosts, _ = run_sweep(*overrides)
+    assert len(hosts.trials) == 1
+    assert [record["status"] for record in records(tmp_path)] == ["ok"]
+
+
+def failing(trial: Trial, record: Record) -> Record:
+    status = Status.ERROR if trial.configuration.sp == 4 else Status.OK
+    return record.model_copy(update={"status": status})
+
+
+def test_retry_runs_a_failed_trial_once_more(tmp_path: Path) -> None:
+    overrides = (f"results={tmp_path}", "experiment=single", "sp=2,4", "rounds=1")
+    run, _, _ = run_sweep(*overrides, hosts=FakeHosts(failing))
+    assert run.summary is not None
+    assert run.summary.not_ok == 1
+    _, hosts, _ = run_sweep(*overrides, hosts=FakeHosts(failing))
+    assert hosts.trials == []
+    _, hosts, _ = run_sweep(*overrides, "retry=error,timeout", hosts=FakeHosts(failing))
+    assert [(trial.configuration.sp, trial.attempt) for trial in hosts.trials] == [(4, 1)]
+    _, hosts, _ = run_sweep(*overrides, "retry=timeout", hosts=FakeHosts(failing))
+    assert hosts.trials == []
+    run, hosts, _ = run_sweep(*overrides, "retry=error")
+    assert [trial.attempt for trial in hosts.trials] == [2]
+    assert run.summary is not None
+    assert run.summary.not_ok == 0
+
+
+def test_environments_are_provided_before_the_first_trial(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def provide(spec: EnvironmentSpec, report: object) -> str:
+        asked.append(spec.name)
+        return spec.name
+
+    _, hosts, _ = run_sweep(f"results={tmp_path}", "rounds=1", provide=provide)
+    assert sorted(asked) == ["torch-2.13", "torch-2.2"]
+    spec = hosts.trials[0].configuration.environment
+    assert hosts.interpreter_of(spec) == spec.name
+    asked.clear()
+    run_sweep(f"results={tmp_path}", "rounds=1", provide=provide)
+    assert asked == []
+
+
+def test_a_broken_environment_ends_the_sweep_before_it_starts(tmp_path: Path) -> None:
+    def provide(spec: EnvironmentSpec, report: object) -> str:
+        if spec.name == "torch-2.13":
+            raise EnvironmentProblem("no disk")
+        return spec.name
+
+    hosts = FakeHosts()
+    folder = tmp_path / "results"
+    with pytest.raises(EnvironmentProblem, match="no disk"):
+        run_sweep(f"results={folder}", hosts=hosts, provide=provide)
+    assert hosts.trials == []
+    assert not folder.exists()
+
+
+def test_ctrl_c_leaves_complete_records_and_closes_the_hosts(tmp_path: Path) -> None:
+    def interrupted(trial: Trial, record: Record) -> Record:
+        if trial.round == 1:
+            raise KeyboardInterrupt
+        return record
+
+    hosts = FakeHosts(interrupted)
+    overrides = (f"results={tmp_path}", "experiment=single", "rounds=3")
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(*overrides, hosts=hosts)
+    assert hosts.closed == 1
+    assert [record["round"] for record in records(tmp_path)] == [0]
+    _, hosts, _ = run_sweep(*overrides)
+    assert [trial.round for trial in hosts.trials] == [1, 2]
+
+
+def test_sigterm_is_an_interrupt(tmp_path: Path) -> None:
+    def terminated(trial: Trial, record: Record) -> Record:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        return record
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(f"results={tmp_path}", "experiment=single", hosts=FakeHosts(terminated))
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert records(tmp_path) == []
+
+
+def sweep_process(log: Path, *overrides: str) -> subprocess.Popen[str]:
+    """A sweep in a process of its own; a trial takes 50 ms and is noted in `log`."""
+    command = [sys.executable, "-m", "tests.controller.fake_hosts", str(log), *overrides]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)  # type: ignore[call-overload]
+
+
+def test_sweeps_side_by_side_share_the_work(tmp_path: Path) -> None:
+    folder, log = tmp_path / "results", tmp_path / "log"
+    overrides = (f"results={folder}", "rounds=2")
+    sweeps = [sweep_process(log, *overrides) for _ in range(3)]
+    for one in sweeps:
+        output, _ = one.communicate(timeout=60)
+        assert one.returncode == 0, output
+    launched = Counter(log.read_text().split())
+    assert len(launched) == 32
+    assert set(launched.values()) == {1}
+    written = Counter(record["trial_id"] for record in records(folder))
+    assert written == launched
+
+
+def test_the_trial_of_a_killed_sweep_is_run_by_another(tmp_path: Path) -> None:
+    folder, log = tmp_path / "results", tmp_path / "log"
+    overrides = (f"results={folder}", "rounds=8")
+    first = sweep_process(log, *overrides)
+    deadline = time.monotonic() + 30
+    while not (log.exists() and len(log.read_text().split()) > 5):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    second = sweep_process(log, *overrides)
+    first.kill()
+    first.communicate()
+    output, _ = second.communicate(timeout=90)
+    assert second.returncode == 0, output
+    keys = Counter((record["config_hash"], record["round"]) for record in records(folder))
+    assert len(keys) == 16 * 8
+    assert set(keys.values()) == {1}
+
+
+def test_the_ledger_reads_only_what_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "records-other-1.jsonl"
+    ledger = Ledger(tmp_path)
+
+    def line(round_: int, attempt: int = 0, status: str = "ok") -> str:
+        content = {"schema_version": 1, "config_hash": "ab", "round": round_}
+        return json.dumps({**content, "status": status, "attempt": attempt}) + "\n"
+
+    path.write_text(line(0) + line(1)[:-5])
+    ledger.refresh()
+    assert ledger.find(("ab", 0)) == (Status.OK, 0)
+    assert ledger.find(("ab", 1)) is None  # still being written
+    path.write_text("x" * len(line(0)) + line(1) + "no record\n" + line(0, 1, "error"))
+    ledger.refresh()
+    assert ledger.find(("ab", 1)) == (Status.OK, 0)
+    assert ledger.find(("ab", 0)) == (Status.ERROR, 1)
+    with path.open("a") as more:
+        more.write(line(0, 0, "oom"))  # a duplicate of an older attempt
+    ledger.refresh()
+    assert ledger.find(("ab", 0)) == (Status.ERROR, 1)

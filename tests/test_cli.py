@@ -1,0 +1,174 @@
+"""The command line from outside: exit codes, one line for errors, Hydra's flags."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench import __version__, cli
+from bench.controller import environments, host
+from tests.controller.fake_hosts import FakeHosts
+
+ROOT = Path(__file__).parents[1]
+SINGLE = ("sweep", "+experiment=single", "rounds=1")
+
+
+def spbench(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeHosts:
+    """Sweeps of this process launch nothing and need no environment."""
+    hosts = FakeHosts()
+    monkeypatch.setattr(host, "Hosts", hosts)
+    monkeypatch.setattr(environments, "provide", lambda spec, report: spec.name)
+    return hosts
+
+
+def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["spbench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (("sweep", "seqlen=3"), "seqlen: unknown key; did you mean 'seq_len'?"),
+        (("sweep", "sp=3"), "sp=3 must divide world=4; allowed: 1, 2, 4"),
+        (("sweep", "environment.python=/nowhere/python"), "/nowhere/python"),
+        (("sweep", f"environment.python={sys.executable}"), "no torch"),
+        (("show", "/nowhere"), "/nowhere"),
+        (("export", "/nowhere", "--to", "json"), "/nowhere"),
+        (("env", "sync", "torch-2.1"), "did you mean 'torch-2.13'?"),
+        (("env", "remove", "torch-9"), "unknown environment"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], fragment: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    results = (f"results={folder}",) if arguments[0] == "sweep" else ()
+    done = spbench(*arguments, *results)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("spbench: ")
+    assert fragment in done.stderr
+    assert not folder.exists()
+
+
+def test_the_sweep_ends_with_the_answer_and_the_folder(
+    fake: FakeHosts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = main(monkeypatch, *SINGLE, "seq_len=511,512", f"results={tmp_path}")
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert len(fake.trials) == 1
+    assert lines[-1] == f"records: {tmp_path}"
+    assert lines[-2] == "2 trials: 1 ok, 1 unsupported; not ok: 1"
+
+
+def test_an_interrupted_sweep_says_how_to_go_on(
+    fake: FakeHosts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(trial: object, record: object) -> None:
+        raise KeyboardInterrupt
+
+    fake.outcome = interrupted  # type: ignore[assignment]
+    assert main(monkeypatch, *SINGLE, f"results={tmp_path}") == 130
+    assert "the same command resumes" in capsys.readouterr().err
+    assert fake.closed == 1
+
+
+def test_a_real_interrupt_ends_a_sweep_quickly(tmp_path: Path) -> None:
+    program = (
+        "import time\n"
+        "from bench import cli\n"
+        "from bench.controller import environments, host\n"
+        "from tests.controller.fake_hosts import FakeHosts\n"
+        "def forever(trial, record):\n"
+        "    print('launched', flush=True)\n"
+        "    time.sleep(60)\n"
+        "host.Hosts = FakeHosts(forever)\n"
+        "environments.provide = lambda spec, report: spec\n"
+        "cli.main()\n"
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        sweep = subprocess.Popen(
+            [sys.executable, "-c", program, *SINGLE, f"results={tmp_path}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert sweep.stdout is not None
+        assert sweep.stdout.readline() == "launched\n"
+        start = time.monotonic()
+        sweep.send_signal(number)
+        _, errors = sweep.communicate(timeout=10)
+        assert time.monotonic() - start < 5
+        assert (sweep.returncode, errors.count("\n")) == (130, 1)
+    assert list(tmp_path.glob("records-*")) == []
+
+
+def test_cfg_job_prints_the_composed_configuration() -> None:
+    done = spbench("sweep", "--cfg", "job", "model=8b", "seq_len=4096", "deepspeed.a.b=1")
+    assert done.returncode == 0, done.stderr
+    composed = yaml.safe_load(done.stdout)
+    assert composed["model"]["kv_heads"] == 8
+    assert composed["seq_len"] == 4096
+    assert composed["deepspeed"] == {"a": {"b": 1}}
+    assert composed["experiment"] == "quick"
+
+
+def test_bash_completion_knows_the_groups() -> None:
+    for line in ("spbench sweep loss=all", "./run_sweep.sh loss=all"):
+        command = ("sweep", "-sc") if "run_sweep" in line else ("-sc",)
+        done = spbench(*command, "query=bash", COMP_LINE=line)
+        assert done.stdout.split() == ["loss=all_gather"], done.stderr
+
+
+def test_sweep_help_is_quick_and_names_the_choices() -> None:
+    start = time.monotonic()
+    done = spbench("sweep", "--help")
+    assert time.monotonic() - start < 2  # 0.2 s on an idle machine
+    for fragment in ("weighted_all_reduce", "--cfg job", "Example: spbench sweep"):
+        assert fragment in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "sweep", "show", "export", "env", "env list", "env sync", "env check", "env remove"],
+)
+def test_every_help_has_an_example(command: str) -> None:
+    done = spbench(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Example: spbench" in done.stdout
+
+
+def test_version() -> None:
+    assert spbench("--version").stdout == f"spbench {__version__}\n"
