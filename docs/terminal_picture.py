@@ -1,7 +1,7 @@
 """Draw captured terminal output, with its colours, as a self-contained SVG.
 
-    tmux new-session -d -s picture -x 100 -y 60 './run_sweep.sh; sleep 60'
-    tmux capture-pane -e -p -t picture | python docs/terminal_picture.py docs/quick.svg TITLE
+tmux new-session -d -s picture -x 100 -y 60 './run_sweep.sh; sleep 60'
+tmux capture-pane -e -p -t picture | python docs/terminal_picture.py docs/quick.svg TITLE
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from bench.controller import outcome
 from bench.controller.environments import cache_dir
 from bench.controller.interpreter import Interpreter
 from bench.controller.outcome import Flight
+from bench.controller.provenance import driver_version
 from bench.controller.server_process import ServerBroken, ServerProcess
 from bench.record import RankError, Record, Status, WorkerProvenance
 from bench.trial import EnvironmentSpec, Trial
@@ -253,7 +254,7 @@ class Host:
         return WorkerProvenance(
             **self._server.versions,
             devices=flight.devices(),
-            driver=None,
+            driver=driver_version(),
             threads_per_rank=threads_per_rank(flight.world),
             warnings=[*self._server.warnings, *flight.warnings()],
             late_imports=flight.late_imports(),

@@ -135,6 +135,14 @@ def visible_gpus() -> list[str]:
     return list(_gpu_names(os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
+@lru_cache(maxsize=1)
+def driver_version() -> str | None:
+    """Version of NVIDIA's driver; None without one."""
+    with _nvml() as nvml:
+        version = nvml.nvmlSystemGetDriverVersion() if nvml is not None else None
+    return version.decode() if isinstance(version, bytes) else version
+
+
 @lru_cache(maxsize=8)
 def _gpu_names(visible: str | None) -> tuple[str, ...]:
     with _nvml() as nvml:

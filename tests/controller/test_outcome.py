@@ -1,0 +1,128 @@
+"""Statuses from the server's lines alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.controller.outcome import (
+    Flight,
+    failure_line,
+    is_out_of_memory,
+    version_mismatch,
+    worst_gradient,
+)
+from bench.record import RankError, Status
+from bench.trial import EnvironmentSpec
+from bench.worker.metrics.gradient import Noise, judge
+
+
+def raised(
+    rank: int, kind: str = "RuntimeError", message: str = "no", phase: str = "forward"
+) -> Any:
+    where = {"rank": rank, "phase": phase, "step": 0}
+    error = {"type": kind, "message": message, "traceback": "…", **where}
+    return {"op": "rank", "rank": rank, "outcome": "raised", "error": error}
+
+
+def finished(rank: int, **result: Any) -> Any:
+    fields = {"samples": None, "memory": None, "gradient": None, **result}
+    return {"op": "rank", "rank": rank, "outcome": "finished", "result": fields}
+
+
+def exited(rank: int, signal: int | None = None, exit_code: int | None = None) -> Any:
+    return {"op": "exited", "rank": rank, "signal": signal, "exit_code": exit_code}
+
+
+def outcome(*lines: Any, world: int = 2) -> dict[str, Any]:
+    flight = Flight(world)
+    flight.oom_kills_before = 1 << 60  # no kill of this machine can count
+    for line in lines:
+        flight.take(line)
+    return flight.fields()
+
+
+def test_ok_needs_every_rank() -> None:
+    flight = Flight(2)
+    flight.take(finished(0))
+    flight.take(exited(0, exit_code=0))
+    assert not flight.over()
+    flight.take(finished(1))
+    flight.take(exited(1, exit_code=0))
+    assert flight.over()
+    assert not flight.failed()
+    assert flight.fields()["status"] is Status.OK
+
+
+def test_a_killed_rank_outweighs_what_its_peers_raised() -> None:
+    found = outcome(exited(1, signal=11), raised(0, message="Connection closed by peer"))
+    assert found["status"] is Status.CRASH
+    assert found["reason"] == "rank 1 ended by SIGSEGV without a result"
+    assert len(found["errors"]) == 1
+
+
+def test_a_rank_that_leaves_after_its_report_is_no_crash() -> None:
+    found = outcome(raised(0), exited(0, exit_code=0), finished(1), exited(1, exit_code=0))
+    assert found["status"] is Status.ERROR
+
+
+def test_out_of_memory_on_one_rank_names_the_trial() -> None:
+    found = outcome(raised(0, "torch.OutOfMemoryError", "CUDA out of memory"), raised(1))
+    assert found["status"] is Status.OOM
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "expected"),
+    [
+        ("torch.cuda.OutOfMemoryError", "", True),
+        ("MemoryError", "", True),
+        ("RuntimeError", "DefaultCPUAllocator: can't allocate memory: you tried", True),
+        ("RuntimeError", "std::bad_alloc", True),
+        ("IndexError", "tuple index out of range", False),
+        ("RuntimeError", "Connection closed by peer", False),
+    ],
+)
+def test_what_counts_as_out_of_memory(kind: str, message: str, expected: bool) -> None:
+    error = RankError(rank=0, type=kind, message=message, traceback="", phase="forward")
+    assert is_out_of_memory(error) is expected
+
+
+def test_failure_line_speaks_for_the_most_common_error() -> None:
+    lines = [raised(1, "IndexError", "out of range", "backward")]
+    lines += [raised(0), raised(2, "IndexError", "out of range", "backward")]
+    errors = [RankError(**line["error"]) for line in lines]
+    assert failure_line(errors) == "IndexError in backward on ranks 1, 2: out of range"
+
+
+@pytest.mark.parametrize(
+    ("torch", "deepspeed", "text"),
+    [
+        ("2.13.0+cpu", "0.18.2", None),
+        ("2.13.0", "0.18.3", "deepspeed 0.18.3 instead of 0.18.2"),
+        ("2.13.1+cu130", "0.18.2", "torch 2.13.1+cu130 instead of 2.13.0"),
+    ],
+)
+def test_version_mismatch(torch: str, deepspeed: str, text: str | None) -> None:
+    spec = EnvironmentSpec(name="e", torch="2.13.0", deepspeed="0.18.2")
+    found = version_mismatch(spec, {"torch": torch, "deepspeed": deepspeed})
+    assert (found is None) if text is None else (text in str(found))
+
+
+def test_the_worst_rank_speaks_and_disagreement_is_said() -> None:
+
+    reference = {"w": np.array([1.0, 1.0])}
+    noise = Noise(1e-7, {"w": 1e-7})
+    ranks = [
+        judge({"w": factor * reference["w"]}, reference, noise, reference_loss=1.0, rank=rank)
+        for rank, factor in enumerate((1.0, 2.0))
+    ]
+    for rank in ranks:
+        rank.loss = 3.0
+    found = worst_gradient([rank.model_dump() for rank in ranks])
+    assert found is not None
+    assert (found.rank, found.verdict, found.ranks_agree, found.loss) == (1, "scaled", False, 3.0)
+    same = worst_gradient([ranks[0].model_dump()] * 2)
+    assert same is not None
+    assert (same.verdict, same.ranks_agree) == ("match", True)
