@@ -113,7 +113,8 @@ class Limits(Frozen):
     timeout_s: float = Field(default=600.0, gt=0)
     """A trial that is still running after this many seconds ends as `timeout`."""
     hang_s: float = Field(default=60.0, gt=0)
-    """A trial in which no rank made progress for this many seconds ends as `hang`."""
+    """A trial in which no rank made progress for this many seconds ends as `hang`. On GPU a
+    phase of a step is the unit of progress; on CPU, computing counts as progress too."""
 
 
 class Configuration(Frozen):
