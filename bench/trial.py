@@ -9,13 +9,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Dict, List, Literal, Optional, Tuple
+from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    field_validator,
+    model_validator,
+)
 
 Dtype = Literal["float32", "bfloat16"]
 CommName = Literal["gloo", "nccl", "nccl_over_gloo"]
 MaskName = Literal["none", "prompt", "ragged", "empty_shard"]
+
+Name = Annotated[str, Field(pattern=r"^[\w.+<>=!~-]{1,100}$")]
+"""A label that may become part of a file's name: letters, digits and ._+<>=!~-, up to 100."""
+
+REFERENCE_VERSION = 1
+"""Raised whenever model, data or initial weights change, so that no old reference is reused."""
+
+SET_BY_SPBENCH = {
+    "zero_optimization.stage": "zero",
+    "bf16.enabled": "dtype",
+    "fp16.enabled": "dtype",
+    "train_batch_size": "micro_batch",
+    "train_micro_batch_size_per_gpu": "micro_batch",
+    "gradient_accumulation_steps": "micro_batch",
+}
+"""DeepSpeed options that follow from a key of our own; both at once could contradict."""
 
 DTYPE_BYTES: Dict[str, int] = {"float32": 4, "bfloat16": 2, "float64": 8}
 
@@ -29,7 +52,7 @@ class Frozen(BaseModel):
 class EnvironmentSpec(Frozen):
     """One interpreter with one torch and one DeepSpeed: what it must contain."""
 
-    name: str
+    name: Name
     """Label in records and figures. Two names for the same content are two configurations,
     which is how an A/A comparison is made."""
     torch: Optional[str] = None
@@ -57,7 +80,7 @@ class EnvironmentSpec(Frozen):
 class ModelSpec(Frozen):
     """A Llama-shaped decoder. Sizes count elements, not bytes."""
 
-    name: str
+    name: Name
     layers: int = Field(gt=0)
     hidden: int = Field(gt=0)
     heads: int = Field(gt=0)
@@ -91,9 +114,9 @@ class CommSpec(Frozen):
     """How ranks communicate. `auto` is resolved before a configuration is made."""
 
     name: CommName
-    oversubscribe: bool = False
+    oversubscribe: StrictBool = False
     """Several ranks on one GPU: gradients are valid, timings are not."""
-    deepspeed_shm: bool = False
+    deepspeed_shm: StrictBool = False
     """DeepSpeed's CPU shared-memory all-reduce."""
 
     @property
@@ -110,9 +133,9 @@ class CommSpec(Frozen):
 class Limits(Frozen):
     """Bounds on one trial. They do not define what is measured, so the hash leaves them out."""
 
-    timeout_s: float = Field(default=600.0, gt=0)
+    timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """A trial that is still running after this many seconds ends as `timeout`."""
-    hang_s: float = Field(default=60.0, gt=0)
+    hang_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     """A trial in which no rank made progress for this many seconds ends as `hang`. On GPU a
     phase of a step is the unit of progress; on CPU, computing counts as progress too."""
 
@@ -131,7 +154,7 @@ class Configuration(Frozen):
     sp: int = Field(default=2, gt=0)
     zero: int = Field(default=1, ge=0, le=3)
     """ZeRO stage."""
-    seq_len: int = Field(default=512, gt=0)
+    seq_len: int = Field(default=512, gt=0, le=2**31)
     """Global sequence length [tokens], before it is split over sp."""
     micro_batch: int = Field(default=1, gt=0)
     """Sequences per data-parallel replica and step."""
@@ -140,8 +163,8 @@ class Configuration(Frozen):
     warmup_steps: int = Field(default=2, ge=1)
     """Steps before the measured ones. The first of them is compared with the reference."""
     steps: int = Field(default=5, gt=0)
-    learning_rate: float = Field(default=1e-4, gt=0)
-    seed: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     gradient_check: bool = True
     memory_limit: Optional[int] = Field(default=None, gt=0)
     """Bytes that each rank may allocate; beyond, the trial ends as `oom`. None: no limit."""
@@ -158,6 +181,17 @@ class Configuration(Frozen):
             json.dumps(value)
         except TypeError as error:  # pydantic turns only a ValueError into its own report
             raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _not_set_by_spbench(cls, value: Dict[str, Any]) -> Dict[str, Any]:
+        for path, key in SET_BY_SPBENCH.items():
+            found: Any = value
+            for part in path.split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            if found is not None:
+                raise ValueError(f"deepspeed.{path} follows from `{key}`: set that instead")
         return value
 
     @model_validator(mode="after")
@@ -198,7 +232,7 @@ class Configuration(Frozen):
         }
         if self.mask == "empty_shard":
             data["sp"] = self.sp  # the only mask that depends on where the shards end
-        return _digest({"model": model, "data": data})
+        return _digest({"model": model, "data": data, "version": REFERENCE_VERSION})
 
     def unsupported_reasons(self) -> List[str]:
         """Why these valid values cannot run together; empty when they can.
@@ -206,6 +240,8 @@ class Configuration(Frozen):
         Such a configuration is recorded as `unsupported` instead of being launched.
         """
         reasons = []
+        if self.mask == "empty_shard" and self.sp == 1:
+            reasons.append("mask=empty_shard leaves no label at all with sp=1")
         if self.seq_len % self.sp:
             reasons.append(f"seq_len={self.seq_len} is not divisible by sp={self.sp}")
         if self.attention == "local":

@@ -79,7 +79,9 @@ class Hosts:
         except ServerBroken as broken:
             self._hosts.pop(key).close()
             duration = time.monotonic() - clock
-            return Record.of(trial, Status.CRASH, started, duration, reason=str(broken))
+            log = Path("logs") / f"{trial.id}.log"
+            fields = {"reason": str(broken), "log": str(log) if (folder / log).exists() else None}
+            return Record.of(trial, Status.CRASH, started, duration, **fields)
 
     def _host(self, key: tuple[EnvironmentSpec, str, bool], folder: Path) -> Host:
         if key in self._broken:
@@ -105,7 +107,7 @@ class Host:
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
-        self._references: dict[tuple[str, str, bool], dict[str, Any] | None] = {}
+        self._references: dict[tuple[str, str, bool], tuple[Status, RankError] | None] = {}
         self.mismatch = outcome.version_mismatch(server.interpreter.spec, server.versions)
 
     def close(self) -> None:
@@ -125,11 +127,16 @@ class Host:
         log.parent.mkdir(parents=True, exist_ok=True)
         failure = self._ensure_reference(trial, log)
         if failure is not None:
-            error = RankError(rank=0, phase="reference", **failure)
-            reason = f"the exact reference could not be computed: {error.message}"
-            status = Status.OOM if outcome.is_out_of_memory(error) else Status.ERROR
-            duration = time.monotonic() - clock
-            return Record.of(trial, status, started, duration, reason=reason, errors=[error])
+            status, error = failure
+            return Record.of(
+                trial,
+                status,
+                started,
+                time.monotonic() - clock,
+                reason=f"the exact reference could not be computed: {error.message}",
+                errors=[error],
+                log=str(log.relative_to(folder)),
+            )
         started, clock = _now(), time.monotonic()
         flight = self._fly(trial, log)
         duration = time.monotonic() - clock
@@ -161,7 +168,7 @@ class Host:
         try:
             self._watch(flight, trial)
             if flight.failed():
-                self._progressed(flight, cpu_counts=False)  # where each rank was
+                self._progressed(flight, on_cpu=False)  # where each rank was
         finally:
             others: list[dict[str, Any]] = []
             self._server.ask("kill", "ended", others, ANSWER_S)
@@ -175,7 +182,7 @@ class Host:
         """Until all ranks have ended, one has failed, or the time is up."""
         limits = trial.configuration.limits
         start = last_progress = time.monotonic()
-        cpu_counts = trial.configuration.comm.device == "cpu"
+        on_cpu = trial.configuration.comm.device == "cpu"
         failed_at: float | None = None
         while not flight.over():
             now = time.monotonic()
@@ -190,7 +197,7 @@ class Host:
                 continue
             if failed_at is not None:
                 continue
-            if self._progressed(flight, cpu_counts):
+            if self._progressed(flight, on_cpu):
                 last_progress = time.monotonic()
             now = time.monotonic()
             if now - start > limits.timeout_s:
@@ -202,26 +209,30 @@ class Host:
                     Status.HANG, f"no progress for {limits.hang_s:g} s", self._stacks(flight)
                 )
 
-    def _progressed(self, flight: Flight, cpu_counts: bool) -> bool:
-        """Whether a rank entered another phase, or computed, since the last time."""
+    def _progressed(self, flight: Flight, on_cpu: bool) -> bool:
+        """Whether a rank entered another phase, or computed, since the last time.
+
+        A rank on GPU that waits for others spins, so that in a step its CPU time says nothing;
+        in the set-up and in the gradient check it does.
+        """
         others: list[dict[str, Any]] = []
         answer = self._server.ask("progress", "progress", others, ANSWER_S)
         for line in others:
             flight.take(line)
         moved = flight.beat(answer["beats"])
-        busy = cpu_counts and flight.computed(_cpu_seconds(flight.pids), BUSY_SHARE)
-        return moved or busy or bool(others)
+        busy = flight.computed(_cpu_seconds(flight.pids), BUSY_SHARE)
+        return moved or (busy and (on_cpu or flight.outside_steps())) or bool(others)
 
     def _stacks(self, flight: Flight) -> dict[str, str]:
         others: list[dict[str, Any]] = []
         answer = self._server.ask("stacks", "stacks", others, ANSWER_S)
         for line in others:
             flight.take(line)
-        self._progressed(flight, cpu_counts=False)  # where each rank is now
+        self._progressed(flight, on_cpu=False)  # where each rank is now
         stacks: dict[str, str] = answer["stacks"]
         return stacks
 
-    def _ensure_reference(self, trial: Trial, log: Path) -> dict[str, Any] | None:
+    def _ensure_reference(self, trial: Trial, log: Path) -> tuple[Status, RankError] | None:
         """Make the exact reference if need be; returns why it could not be made.
 
         A failure is remembered, so that it is not computed for hours again by every round.
@@ -232,7 +243,7 @@ class Host:
             self._references[key] = self._make_reference(trial, log)
         return self._references[key]
 
-    def _make_reference(self, trial: Trial, log: Path) -> dict[str, Any] | None:
+    def _make_reference(self, trial: Trial, log: Path) -> tuple[Status, RankError] | None:
         c = trial.configuration
         self._server.send(
             op="reference",
@@ -242,6 +253,7 @@ class Host:
             threads=threads_per_rank(1),
         )
         flight = Flight(1)
+        flight.oom_kills_before = outcome.oom_kills()
         deadline = time.monotonic() + c.limits.timeout_s
         while not flight.over() and time.monotonic() < deadline:
             line = self._server.receive(POLL_S)

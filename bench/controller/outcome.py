@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.record import GradientError, RankError, RankOutcome, Status
+from bench.record import PHASES, GradientError, RankError, RankOutcome, Status
 from bench.trial import EnvironmentSpec
 
 _SEVERITY = {"match": 0, "scaled": 1, "wrong": 2, "none": 3}
@@ -34,11 +34,13 @@ class Flight:
         self._cpu: tuple[float, list[float]] | None = None
         self._gave_up: tuple[Status, str] | None = None
         self._stacks: dict[str, str] = {}
+        self._threads_at_fork = 1
 
     def take(self, line: dict[str, Any]) -> None:
         """One line from the server."""
         if line["op"] == "forked":
             self.pids, self.store_port = line["pids"], line["store_port"]
+            self._threads_at_fork = line["threads"]
         elif line["op"] == "rank":
             self._reports[line["rank"]] = line
         elif line["op"] == "exited":
@@ -58,6 +60,10 @@ class Flight:
             return True
         used = max((b - a for a, b in zip(before[1], cpu_seconds, strict=True)), default=0.0)
         return used > share * (now - before[0])
+
+    def outside_steps(self) -> bool:
+        """Whether a rank was last seen in another phase than those of a step."""
+        return any(beat["phase"] not in PHASES for beat in self._beats)
 
     def give_up(self, status: Status, reason: str, stacks: dict[str, str]) -> None:
         """The host's verdict when ranks neither end nor fail."""
@@ -104,11 +110,10 @@ class Flight:
     def _status(self) -> tuple[Status, str | None]:
         dead = [rank for rank in sorted(self._exits) if rank not in self._reports]
         if dead:  # before what others raised: they only lost their peer
-            number, code = self._exits[dead[0]]["signal"], self._exits[dead[0]]["exit_code"]
-            if number == signal.SIGKILL and oom_kills() > self.oom_kills_before:
+            first = self._exits[dead[0]]
+            if first["signal"] == signal.SIGKILL and oom_kills() > self.oom_kills_before:
                 return Status.OOM, f"the kernel's out-of-memory killer ended {_ranks(dead)}"
-            how = signal.Signals(number).name if number else f"exit code {code}"
-            return Status.CRASH, f"{_ranks(dead)} ended by {how} without a result"
+            return Status.CRASH, f"{_ranks(dead)} ended by {_manner(first)} without a result"
         errors = self.errors()
         if errors:
             status = Status.OOM if any(map(is_out_of_memory, errors)) else Status.ERROR
@@ -152,20 +157,24 @@ class Flight:
             exit_code=exit_["exit_code"],
         )
 
-    def reference_failure(self, timeout_s: float) -> dict[str, Any] | None:
+    def reference_failure(self, timeout_s: float) -> tuple[Status, RankError] | None:
         """Why the one process that makes a reference failed; None when it did not."""
         report, exit_ = self._reports.get(0), self._exits.get(0)
         if report is not None and report["outcome"] == "finished":
             return None
         if report is not None:
-            error: dict[str, Any] = report["error"]
-            return error
+            raised = RankError(rank=0, phase="reference", **report["error"])
+            return Status.OOM if is_out_of_memory(raised) else Status.ERROR, raised
         if exit_ is None:
-            message = f"it took longer than limits.timeout_s={timeout_s:g}"
+            status, message = Status.TIMEOUT, f"it took longer than limits.timeout_s={timeout_s:g}"
+        elif exit_["signal"] == signal.SIGKILL and oom_kills() > self.oom_kills_before:
+            status, message = Status.OOM, "the kernel's out-of-memory killer ended its process"
         else:
-            message = f"its process ended by signal {exit_['signal']}"
+            status, message = Status.CRASH, f"its process ended by {_manner(exit_)}"
         hint = "raise limits.timeout_s, use a smaller model, or set gradient_check=false"
-        return {"type": "Reference", "message": f"{message}; {hint}", "traceback": ""}
+        return status, RankError(
+            rank=0, type="Reference", message=f"{message}; {hint}", traceback="", phase="reference"
+        )
 
     def late_imports(self) -> list[str]:
         """Modules that ranks imported themselves."""
@@ -174,6 +183,8 @@ class Flight:
     def warnings(self) -> list[str]:
         """What libraries warned of, each text once, in rank order."""
         texts = [text for _, r in sorted(self._reports.items()) for text in r.get("warnings", [])]
+        if self._threads_at_fork != 1:
+            texts.append(f"spbench: the server had {self._threads_at_fork} threads when it forked")
         return list(dict.fromkeys(texts))
 
     def devices(self) -> list[str]:
@@ -240,6 +251,11 @@ def oom_kills() -> int:
         if name == "oom_kill":
             return int(count)
     return 0
+
+
+def _manner(exit_: dict[str, Any]) -> str:
+    number = exit_["signal"]
+    return signal.Signals(number).name if number else f"exit code {exit_['exit_code']}"
 
 
 def _ranks(ranks: list[int]) -> str:

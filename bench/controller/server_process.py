@@ -44,10 +44,7 @@ class ServerProcess:
             raise
         self.versions: dict[str, Any] = ready["versions"]
         self.warnings: list[str] = ready["warnings"]
-        if ready["threads"] != 1:
-            self.warnings.append(
-                f"spbench: the server has {ready['threads']} threads when it forks"
-            )
+        self._known = ready["preloaded"]  # what can no longer be imported is forgotten
 
     def _start(self, device: str, shm: bool, log: Path) -> subprocess.Popen[bytes]:
         commands_read, self._commands = os.pipe()
@@ -63,7 +60,7 @@ class ServerProcess:
                     *map(str, numbers),
                     *self._known,
                 ],
-                env=_environment(self.interpreter, device),
+                env=_environment(self.interpreter, device, self.scratch),
                 cwd=self.scratch,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -125,7 +122,9 @@ class ServerProcess:
 
     def learn(self, modules: list[str]) -> None:
         """Have the server import what ranks had to import, now and at every later start."""
-        new = sorted(set(modules) - set(self._known))
+        # our own modules differ from checkout to checkout, and the server imports them by itself
+        foreign = {name for name in modules if name.split(".")[0] != "bench"}
+        new = sorted(foreign - set(self._known))
         if not new:
             return
         self.send(op="preload", modules=new)
@@ -150,7 +149,7 @@ class ServerProcess:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def _environment(interpreter: Interpreter, device: str) -> dict[str, str]:
+def _environment(interpreter: Interpreter, device: str, scratch: Path) -> dict[str, str]:
     """The server's environment variables: the user's, and what makes forking and timing sound."""
     variables = {
         key: value for key, value in os.environ.items() if not key.startswith("PYTHONPATH")
@@ -167,6 +166,7 @@ def _environment(interpreter: Interpreter, device: str) -> dict[str, str]:
         PYTORCH_NVML_BASED_CUDA_CHECK="1",  # counting GPUs must not initialise CUDA before the fork
         OPENBLAS_NUM_THREADS="1",  # numpy's threads would not survive the fork
         TORCH_EXTENSIONS_DIR=str(interpreter.extensions),
+        TMPDIR=str(scratch),  # torch leaves files there
         TORCHINDUCTOR_COMPILE_THREADS="1",  # else torch 2.2 forks compile workers when imported
     )
     for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):

@@ -8,12 +8,16 @@ import traceback
 from importlib import metadata
 from typing import Any, Dict, List, Optional
 
+from bench.worker import plugins
+
 
 def import_stack(shm: bool) -> None:
     """The imports that every rank needs, and the switch for DeepSpeed's shared-memory op."""
     import deepspeed
 
-    import_modules(["deepspeed.sequence.layer", "bench.worker.scenarios.train"])
+    import_modules(["deepspeed.sequence.layer", "bench.worker.nccl_over_gloo"])
+    for package in ("attention", "loss", "scenarios"):
+        import_modules([f"bench.worker.{package}.{name}" for name in plugins.names(package)])
     if shm:
         from bench.worker import deepspeed_shm
 
@@ -28,7 +32,7 @@ def import_modules(modules: List[str]) -> List[str]:
     for name in modules:
         try:
             importlib.import_module(name)
-        except Exception:  # noqa: BLE001 (whatever an import may raise)
+        except (Exception, SystemExit):  # noqa: BLE001 (whatever an import may raise)
             traceback.print_exc()
         else:
             done.append(name)

@@ -11,7 +11,6 @@ import json
 import logging
 import mmap
 import os
-import resource
 import signal
 import sys
 import traceback
@@ -36,37 +35,46 @@ def run_rank(
     """
     die_with(server)
     os.setsid()  # one kill then reaches whatever this rank starts
-    _redirect_output(request.log)
-    stacks = (request.scratch / f"stack-{index}").open("w")
-    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
-    faulthandler.enable(file=sys.stderr)
     rank = Rank(index, request, heartbeat)
-    rank.enter("setup")
-    before = set(sys.modules)
-    notes = LibraryNotes()
+    message: Dict[str, Any] = {"rank": index}
     try:
+        _prepare(rank)
+        before, notes = set(sys.modules), LibraryNotes()
+        message["warnings"] = notes.collected
         join(rank, lambda: _store(rank, listener))
+        message["device"] = _device_name(rank)
         from bench.worker import plugins
 
         result = plugins.load("scenarios", request.configuration.scenario).run(rank)
-        message: Dict[str, Any] = {"outcome": "finished", "result": result}
+        message["late_imports"] = sorted(set(sys.modules) - before)
+        line = json.dumps({**message, "outcome": "finished", "result": result})
+        raised = False
     except BaseException as exception:  # noqa: BLE001 (the rank's border)
         where = {"rank": index, "phase": rank.phase, "step": rank.step}
-        message = {"outcome": "raised", "error": {**_describe(exception), **where}}
-    message["rank"] = index
-    message["late_imports"] = sorted(set(sys.modules) - before)
-    message["warnings"] = notes.collected
-    message["device"] = _device_name(rank)
-    message["cpu_s"] = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        error = {**_describe(exception), **where}
+        line = json.dumps({**message, "outcome": "raised", "error": error})
+        raised = True
     sys.stdout.flush()
     sys.stderr.flush()
-    _send(report, message)
-    if message["outcome"] == "raised":
+    _send(report, line)
+    if raised:
         # Leaving now would break the others' connections and bury the cause under their
         # errors; the server ends this process when they have had time to say their own.
         while True:
             signal.pause()
     os._exit(0)
+
+
+def _prepare(rank: Rank) -> None:
+    """Output to the log, stacks on SIGUSR1, and the memory that is the server's and not ours."""
+    from bench.worker.metrics.memory import anonymous_bytes
+
+    _redirect_output(rank.request.log)
+    stacks = (rank.request.scratch / f"stack-{rank.index}").open("w")
+    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+    faulthandler.enable(file=sys.stderr)
+    rank.shared_bytes = anonymous_bytes()
+    rank.enter("setup")
 
 
 def _store(rank: Rank, listener: int) -> Any:
@@ -100,7 +108,7 @@ def make_reference(
         message: Dict[str, Any] = {"outcome": "finished"}
     except BaseException as exception:  # noqa: BLE001 (the process's border)
         message = {"outcome": "raised", "error": _describe(exception)}
-    _send(report, {"rank": 0, **message})
+    _send(report, json.dumps({"rank": 0, **message}))
     os._exit(0)
 
 
@@ -137,8 +145,8 @@ def _device_name(rank: Rank) -> str:
     return str(torch.cuda.get_device_name(rank.device))
 
 
-def _send(fd: int, message: Dict[str, Any]) -> None:
-    view = memoryview(json.dumps(message).encode() + b"\n")
+def _send(fd: int, line: str) -> None:
+    view = memoryview(line.encode() + b"\n")
     while view:
         view = view[os.write(fd, view) :]
 

@@ -40,6 +40,8 @@ class Rank:
     device: Any = None  # torch.device; torch is not imported here
     phase: str = "setup"
     step: Optional[int] = None
+    shared_bytes: int = 0
+    """Anonymous memory that this process had from the server when it was forked."""
     _beats: int = field(default=0, repr=False)
 
     @property

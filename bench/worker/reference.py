@@ -16,7 +16,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterable, Iterator, List, Tuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from bench.trial import Configuration, ModelSpec
 from bench.worker import model
 from bench.worker.attention.local import causal_attention
 from bench.worker.batch import global_batch, shard
-from bench.worker.metrics.gradient import Noise, compare
+from bench.worker.metrics.gradient import Noise, combine, compare
 
 INITIAL_STD = 0.02
 """Standard deviation of every matrix at the start, as in GPT-2; norms start at 1."""
@@ -89,30 +89,29 @@ def create(folder: Path, configuration: Configuration) -> None:
     reference = Reference(folder, spec)
     if "gradient" in parts:
         loss, gradient = _loss_and_gradient(configuration, reference.weights(), torch.float64)
-        _save(folder / "gradient.npy", np.concatenate([g.ravel() for g in gradient.values()]))
+        _save(folder / "gradient.npy", (g.ravel() for g in gradient.values()))
         _write_json(folder / "reference.json", {"loss": loss, "torch": torch.__version__})
     if "noise" in parts:
         dtype = getattr(torch, configuration.dtype)
         _, gradient = _loss_and_gradient(configuration, reference.weights(), dtype)
         exact = reference.gradient()
-        overall = compare(_flat(gradient), _flat(exact)).relative_error
-        single = {name: compare(gradient[name], exact[name]).relative_error for name in exact}
-        content = {"overall": overall, "parameters": single}
+        single = {name: compare(gradient[name], exact[name]) for name in exact}
+        content = {
+            "overall": combine(single.values()).relative_error,
+            "parameters": {name: one.relative_error for name, one in single.items()},
+        }
         _write_json(noise_file(folder, configuration.dtype), content)
 
 
-def _initial_weights(spec: ModelSpec, seed: int) -> np.ndarray:
-    """All parameters in one float32 vector: each its own stream, so that order does not matter."""
-    parts = []
+def _initial_weights(spec: ModelSpec, seed: int) -> Iterator[np.ndarray]:
+    """Every parameter as a float32 vector: each its own stream, so that order does not matter."""
     for index, (name, shape) in enumerate(model.parameter_shapes(spec).items()):
         if name.endswith("norm.weight"):
-            parts.append(np.ones(shape, np.float32).ravel())
+            yield np.ones(shape, np.float32).ravel()
         else:
             generator = np.random.Generator(np.random.Philox(key=[seed, 2 + index]))
-            parts.append(
-                generator.standard_normal(math.prod(shape), np.float32) * np.float32(INITIAL_STD)
-            )
-    return np.concatenate(parts)
+            normal = generator.standard_normal(math.prod(shape), np.float32)
+            yield normal * np.float32(INITIAL_STD)
 
 
 def _loss_and_gradient(
@@ -135,13 +134,10 @@ def _loss_and_gradient(
     return total, gradient
 
 
-def _flat(parts: Dict[str, np.ndarray]) -> np.ndarray:
-    return np.concatenate([part.ravel() for part in parts.values()])
-
-
-def _save(path: Path, array: np.ndarray) -> None:
+def _save(path: Path, parts: Iterable[np.ndarray]) -> None:
+    """One vector of all parts, in a file that appears whole or not at all."""
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.npy")
-    np.save(temporary, array)
+    np.save(temporary, np.concatenate(list(parts)))
     temporary.replace(path)
 
 

@@ -117,7 +117,7 @@ class Server:
             children = [self._fork(index, child) for index in range(trial.world)]
             os.close(listener_fd)
         self._started(children, heartbeat, Path(scratch))
-        self.answer(op="forked", pids=[c.pid for c in children], store_port=request.store_port)
+        self._forked(request.store_port)
 
     def _on_reference(
         self, configuration: Dict[str, Any], folder: str, log: str, threads: int
@@ -130,7 +130,12 @@ class Server:
 
         maker = self._fork(0, child)
         self._started([maker], mmap.mmap(-1, HEARTBEAT.size), Path(folder))
-        self.answer(op="forked", pids=[maker.pid], store_port=0)
+        self._forked(store_port=0)
+
+    def _forked(self, store_port: int) -> None:
+        pids = [c.pid for c in self._running.children] if self._running is not None else []
+        threads = len(os.listdir("/proc/self/task"))
+        self.answer(op="forked", pids=pids, store_port=store_port, threads=threads)
 
     def _fork(self, index: int, child: Any) -> Child:
         read_end, write_end = os.pipe()
@@ -263,14 +268,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    threads = len(os.listdir("/proc/self/task"))
-    server.answer(
-        op="ready",
-        versions=observed,
-        warnings=notes.collected,
-        threads=threads,
-        preloaded=preloaded,
-    )
+    server.answer(op="ready", versions=observed, warnings=notes.collected, preloaded=preloaded)
     server.serve()
 
 

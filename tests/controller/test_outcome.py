@@ -115,7 +115,7 @@ def test_the_worst_rank_speaks_and_disagreement_is_said() -> None:
     reference = {"w": np.array([1.0, 1.0])}
     noise = Noise(1e-7, {"w": 1e-7})
     ranks = [
-        judge({"w": factor * reference["w"]}, reference, noise, reference_loss=1.0, rank=rank)
+        judge([("w", factor * reference["w"])], reference, noise, reference_loss=1.0, rank=rank)
         for rank, factor in enumerate((1.0, 2.0))
     ]
     for rank in ranks:

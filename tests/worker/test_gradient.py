@@ -18,7 +18,7 @@ QUIET = Noise(1e-7, {"a": 1e-7, "b": 1e-7})
 
 
 def verdict(gradient: dict[str, np.ndarray | None], noise: Noise = QUIET) -> GradientError:
-    return judge(gradient, REFERENCE, noise, reference_loss=1.0)
+    return judge(gradient.items(), REFERENCE, noise, reference_loss=1.0)
 
 
 def times(factor: float) -> dict[str, np.ndarray | None]:
@@ -66,7 +66,7 @@ def test_a_small_parameter_cannot_hide() -> None:
     reference = {"large": np.array([1e9]), "small": np.array([1.0, 0.0])}
     gradient = {"large": np.array([1e9]), "small": np.array([0.0, 1.0])}
     noise = Noise(1e-7, {"large": 1e-7, "small": 1e-7})
-    found = judge(gradient, reference, noise, reference_loss=1.0)
+    found = judge(gradient.items(), reference, noise, reference_loss=1.0)
     assert (found.verdict, found.worst_parameter) == ("wrong", "small")
 
 
@@ -112,9 +112,9 @@ def test_parameter_that_the_loss_does_not_reach() -> None:
     reference = {"used": np.array([1.0]), "unused": np.array([0.0])}
     noise = Noise(1e-7, {"used": 1e-7, "unused": 0.0})
     right = {"used": np.array([1.0]), "unused": np.array([0.0])}
-    assert judge(right, reference, noise, reference_loss=0.0).verdict == "match"
+    assert judge(right.items(), reference, noise, reference_loss=0.0).verdict == "match"
     stray = {"used": np.array([1.0]), "unused": np.array([1e-9])}
-    assert judge(stray, reference, noise, reference_loss=0.0).verdict == "wrong"
+    assert judge(stray.items(), reference, noise, reference_loss=0.0).verdict == "wrong"
 
 
 @pytest.mark.parametrize(

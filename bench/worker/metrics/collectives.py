@@ -1,7 +1,8 @@
 """Counts collectives and their bytes, by phase, while it is active.
 
 The functions of `torch.distributed` are wrapped only for the one step that is counted, which
-is never a measured one: counting costs no time where time is taken.
+is never a measured one: counting costs no time where time is taken. Functional collectives
+(`torch.distributed._functional_collectives`) do not pass through these and are not counted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional as functional
 
 from bench.record import CollectiveCount
 
@@ -46,6 +48,11 @@ class CollectiveCounter:
         for name in _INPUT:
             if hasattr(dist, name):
                 self._replace(dist, name, self._counting(name, getattr(dist, name)))
+        view: Any = functional.dist
+        if view is not dist:  # the emulation of NCCL does this one itself
+            self._replace(
+                view, "reduce_scatter", self._counting("reduce_scatter", view.reduce_scatter)
+            )
         backend = _deepspeed_backend()
         for attribute, name in _KEPT_BY_DEEPSPEED.items():
             if getattr(backend, attribute, None) is not None:

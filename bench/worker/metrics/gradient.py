@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Dict, List, Literal, Mapping, Optional
+from typing import Dict, Iterable, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -32,12 +32,43 @@ to the gradient and moves the scale far less than the direction."""
 
 @dataclass(frozen=True)
 class Comparison:
-    """The four figures for one pair of vectors; None where a zero norm leaves one undefined."""
+    """One gradient beside its reference, as sums of squares that add up over parameters."""
 
-    scale: Optional[float]
-    relative_error: Optional[float]
-    residual: Optional[float]
-    cosine: Optional[float]
+    gg: float
+    """<g, g>"""
+    rr: float
+    gr: float
+    error2: float
+    """|g - r|²"""
+    residual2: float
+    """|g - scale r|², with this comparison's own scale."""
+    finite: bool
+
+    @property
+    def scale(self) -> Optional[float]:
+        """<g, r> / <r, r>; None without a reference or with a non-finite element."""
+        return self.gr / self.rr if self.finite and self.rr else None
+
+    @property
+    def relative_error(self) -> Optional[float]:
+        """|g - r| / |r|; 0 where both are zero, None where the reference alone is."""
+        if not self.finite or (not self.rr and self.gg):
+            return None
+        return math.sqrt(self.error2 / self.rr) if self.rr else 0.0
+
+    @property
+    def residual(self) -> Optional[float]:
+        """|g - scale r| / (|scale| |r|)."""
+        if not self.scale:
+            return None
+        return math.sqrt(self.residual2 / self.rr) / abs(self.scale)
+
+    @property
+    def cosine(self) -> Optional[float]:
+        """<g, r> / (|g| |r|)."""
+        if not self.scale or not self.gg:
+            return None
+        return self.gr / math.sqrt(self.gg * self.rr)
 
 
 @dataclass(frozen=True)
@@ -59,21 +90,35 @@ class Noise:
 
 
 def compare(gradient: np.ndarray, reference: np.ndarray) -> Comparison:
-    """The four figures of one gradient; non-finite elements make all of them None."""
+    """Compare two arrays of one shape, in float64."""
     g, r = np.asarray(gradient, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
+    rr = float(r @ r)
     if not np.isfinite(g).all():
-        return Comparison(None, None, None, None)
-    gg, rr, gr = float(g @ g), float(r @ r), float(g @ r)
-    if rr == 0.0 and gg == 0.0:
-        return Comparison(None, 0.0, None, None)
-    if rr == 0.0:
-        return Comparison(None, None, None, None)
-    scale = gr / rr
-    relative_error = float(np.linalg.norm(g - r)) / math.sqrt(rr)
-    if gg == 0.0 or scale == 0.0:
-        return Comparison(scale, relative_error, None, None)
-    residual = float(np.linalg.norm(g - scale * r)) / (abs(scale) * math.sqrt(rr))
-    return Comparison(scale, relative_error, residual, gr / math.sqrt(gg * rr))
+        return Comparison(math.nan, rr, math.nan, math.nan, math.nan, finite=False)
+    gr = float(g @ r)
+    difference = g - r
+    error2 = float(difference @ difference)
+    if rr:
+        difference += r
+        difference -= (gr / rr) * r
+    residual2 = float(difference @ difference)
+    return Comparison(float(g @ g), rr, gr, error2, residual2, finite=True)
+
+
+def combine(parts: Iterable[Comparison]) -> Comparison:
+    """The comparison of all parameters together.
+
+    With the common scale s, |g - s r|² of a parameter is |g - s_i r|² + (s_i - s)² |r|² with its
+    own scale s_i, since what the least squares leave over is orthogonal to r (Pythagoras).
+    """
+    parts = list(parts)
+    gg, rr, gr = (math.fsum(getattr(p, name) for p in parts) for name in ("gg", "rr", "gr"))
+    error2 = math.fsum(p.error2 for p in parts)
+    finite = all(p.finite for p in parts)
+    common = gr / rr if finite and rr else 0.0
+    apart = math.fsum(((p.scale or 0.0) - common) ** 2 * p.rr for p in parts)
+    residual2 = math.fsum(p.residual2 for p in parts) + apart
+    return Comparison(gg, rr, gr, error2, residual2, finite)
 
 
 def scale_label(scale: Optional[float], tolerance: float = SCALE_FLOOR) -> str:
@@ -88,31 +133,31 @@ def scale_label(scale: Optional[float], tolerance: float = SCALE_FLOOR) -> str:
 
 
 def judge(
-    gradient: Mapping[str, Optional[np.ndarray]],
+    gradient: Iterable[Tuple[str, Optional[np.ndarray]]],
     reference: Mapping[str, np.ndarray],
     noise: Noise,
     *,
     reference_loss: float,
     rank: int = 0,
 ) -> GradientError:
-    """Compare a whole gradient, by parameter name, with the reference; arrays of equal shapes.
+    """Compare a whole gradient with the reference, one parameter in memory at a time.
 
-    `match` needs every parameter to be right in direction and scale; `scaled` needs one scale,
-    other than 1, common to all of them; `none` says that there is no gradient at all.
+    `gradient` gives name and value; None stands for no gradient, and so does a name that never
+    comes. `match` needs every parameter to be right in direction and scale; `scaled` needs one
+    scale, other than 1, common to all of them; `none` says that there is no gradient at all.
     """
-    missing = [name for name in reference if gradient.get(name) is None]
-    present = {n: g for n in reference if (g := gradient.get(n)) is not None}
-    nonfinite = [n for n, g in present.items() if not np.isfinite(g).all()]
-    zero = [n for n, g in present.items() if not g.any() and reference[n].any()]
-    filled = [present.get(n, np.zeros_like(r)).ravel() for n, r in reference.items()]
-    whole = compare(np.concatenate(filled), np.concatenate([r.ravel() for r in reference.values()]))
-    single = {name: compare(g, reference[name]) for name, g in present.items()}
-    if len(missing) == len(reference) or len(missing) + len(zero) == len(reference):
-        verdict = "none"
+    single = {n: compare(g, reference[n]) for n, g in gradient if g is not None}
+    missing = [name for name in reference if name not in single]
+    nonfinite = [name for name, c in single.items() if not c.finite]
+    zero = [name for name, c in single.items() if c.finite and not c.gg and c.rr]
+    absent = [compare(np.zeros_like(reference[name]), reference[name]) for name in missing]
+    whole = combine([*single.values(), *absent])
+    if len(missing) + len(zero) == len(reference):
+        verdict: Literal["match", "scaled", "wrong", "none"] = "none"
     elif missing or nonfinite or zero:
         verdict = "wrong"
     else:
-        verdict = _verdict(whole, single, reference, noise)
+        verdict = _verdict(whole, single, noise)
     worst = _worst(single, nonfinite)
     return GradientError(
         verdict=verdict,
@@ -139,7 +184,6 @@ def judge(
 def _verdict(
     whole: Comparison,
     single: Mapping[str, Comparison],
-    reference: Mapping[str, np.ndarray],
     noise: Noise,
 ) -> Literal["match", "scaled", "wrong"]:
     """`match`, `scaled` or `wrong` for a gradient that is complete and finite."""
@@ -147,8 +191,8 @@ def _verdict(
         return "wrong"
     assert whole.scale is not None
     for name, one in single.items():
-        if not reference[name].any():
-            if one.relative_error != 0.0:
+        if not one.rr:  # the loss does not reach it: any gradient here is wrong
+            if one.gg:
                 return "wrong"
             continue
         if not _right_direction(one, noise.direction_tolerance(name)):

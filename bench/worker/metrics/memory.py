@@ -18,8 +18,8 @@ class CpuMemory:
     pages above those; file pages (libraries) are shared and left out.
     """
 
-    def __init__(self) -> None:
-        self._baseline = _status()["RssAnon"]
+    def __init__(self, shared_bytes: int) -> None:
+        self._baseline = shared_bytes
 
     def reset_peak(self) -> None:
         """Start a new high-water mark (`proc(5)`: 5 in clear_refs)."""
@@ -48,6 +48,11 @@ class CudaMemory:
             peak_reserved_bytes=torch.cuda.max_memory_reserved(),
             baseline_bytes=0,
         )
+
+
+def anonymous_bytes() -> int:
+    """Anonymous memory of this process now [bytes]."""
+    return _status()["RssAnon"]
 
 
 def limit(device: str, bytes_per_rank: Optional[int]) -> None:

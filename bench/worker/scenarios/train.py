@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ def run(rank: Rank) -> Dict[str, Any]:
     """
     c = rank.configuration
     cuda = rank.device.type == "cuda"
-    meter = memory.CudaMemory() if cuda else memory.CpuMemory()
+    meter = memory.CudaMemory() if cuda else memory.CpuMemory(rank.shared_bytes)
     memory.limit(rank.device.type, c.memory_limit)
     mesh = Mesh.create(c.sp)
     reference = Reference(rank.reference, c.model)
@@ -38,6 +38,8 @@ def run(rank: Rank) -> Dict[str, Any]:
     gradient, collectives = _first_step(rank, trainer, reference, warmup, losses)
     for index in range(1, c.warmup_steps):
         losses.append(trainer.step(rank.entering(index), warmup, _nothing))
+    if cuda:
+        torch.cuda.empty_cache()  # of what the gradient check took
     meter.reset_peak()
     measured = make_clock()
     for index in range(c.warmup_steps, c.warmup_steps + c.steps):
@@ -84,14 +86,17 @@ def _first_step(
 
 
 def _gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
-    gradient: Dict[str, Optional[np.ndarray]] = {}
     # optimizers for 16 bit scale the loss and divide the gradient by as much when they step
     loss_scale = float(getattr(trainer.engine.optimizer, "loss_scale", 1.0))
-    for name, parameter in trainer.engine.module.named_parameters():
-        full = safe_get_full_grad(parameter)
-        gradient[name] = None if full is None else full.double().cpu().numpy() / loss_scale
+
+    def gradients() -> Iterator[Tuple[str, Optional[np.ndarray]]]:
+        for name, parameter in trainer.engine.module.named_parameters():
+            rank.enter("gradient", 0)  # each one is a sign of life
+            full = safe_get_full_grad(parameter)
+            yield name, None if full is None else full.cpu().double().numpy() / loss_scale
+
     return judge(
-        gradient,
+        gradients(),
         reference.gradient(),
         reference.noise(rank.configuration.dtype),
         reference_loss=reference.loss(),
