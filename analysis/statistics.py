@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+SMALLEST = 0.02
+"""Smallest relative difference that matters."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,19 @@ class Figure:
     value: float
     interval: Interval
     rounds: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio paired by round: the geometric mean over the rounds that both sides have."""
+
+    value: float | None
+    """None without a common round."""
+    interval: Interval | None
+    """None with fewer than `FEWEST` rounds."""
+    rounds: int
+    verdict: str
+    """`faster`, `slower`, `no difference seen` or `too few rounds`."""
 
 
 def median(values: Sequence[float]) -> float:
