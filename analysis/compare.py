@@ -2,7 +2,7 @@
 
 from analysis.compare import compare, natural_pairs, sentences
 for pair in natural_pairs(frame):
-    print("\\n".join(sentences(compare(frame, pair.baseline, pair.candidate))))
+    print(*sentences(compare(frame, pair.baseline, pair.candidate)))
 """
 
 from __future__ import annotations

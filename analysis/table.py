@@ -44,7 +44,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         table.insert(1 + len(axes), "config", table.config_hash.str[:8])
         axes = [*axes, "config"]
     if axes:
-        table = table.sort_values(axes, key=lambda column: column.map(_natural))
+        table = table.sort_values(axes, key=lambda column: column.map(natural))
     return table.reset_index(drop=True)
 
 
@@ -278,7 +278,7 @@ def _relative_intervals(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _natural(value: Any) -> tuple[tuple[bool, float, str], ...]:
+def natural(value: Any) -> tuple[tuple[bool, float, str], ...]:
     """Sort key: numbers by value, text with its numbers by value, missing last."""
     if isinstance(value, str):
         parts = re.findall(r"\d+|\D+", value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from bench import theory
 from bench.record import Record, Status
+from bench.rounds import slowest
 from bench.trial import Configuration, Trial
 
 LAST_RESULTS = 5
@@ -84,9 +84,8 @@ def outcome(record: Record) -> str:
 
 def _figures(record: Record) -> Iterator[str]:
     config = record.config
-    steps = [samples.step_s for samples in record.samples if samples.step_s]
-    if steps:
-        step_s = statistics.median(map(max, zip(*steps, strict=False)))
+    step_s = slowest([samples.step_s for samples in record.samples])
+    if step_s is not None:
         tokens = theory.tokens_per_second(config.dp, config.micro_batch, config.seq_len, step_s)
         yield f"{tokens:,.0f} tokens/s"
     if record.gradient is not None:
