@@ -1,0 +1,170 @@
+"""The audit of gradients: what each side's gradient is beside the exact reference."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from analysis.figures.points import MAX_PANELS, SERIES, panel_axes, points
+from analysis.figures.style import (
+    FAILED,
+    FAILED_HATCH,
+    VERDICT_COLOURS,
+    blank,
+    finish,
+    grid,
+    printable,
+    styled,
+)
+from analysis.table import natural
+
+WORST_FIRST = ("wrong", "none", "scaled", "match")
+MAX_ROWS = 24
+MEANING = {
+    "match": "match: the reference's gradient",
+    "scaled": "scaled: direction right, factor not 1",
+    "wrong": "wrong: another direction",
+    "none": "none: no gradient",
+}
+
+
+class Cell(NamedTuple):
+    """What one side is at one split."""
+
+    kind: str
+    """A verdict, `failed`, or `unknown`."""
+    text: str
+
+
+@styled
+def gradient_audit(frame: pd.DataFrame) -> Figure:
+    """Verdict, scale and relative error of the first step's gradient: sides by splits.
+
+    A cell takes all sequence lengths and rounds together and shows the worst verdict among them.
+    """
+    if frame.empty or (frame.gradient_verdict.isna().all() and (frame.status == "ok").all()):
+        return blank("No gradient was compared", "gradient_check was off, or there are no trials.")
+    cells = audit(frame)
+    rows = list(dict.fromkeys(side for side, _ in cells))
+    columns = list(dict.fromkeys(split for _, split in cells))
+    left = []
+    if len(rows) > MAX_ROWS or len(columns) > MAX_PANELS:
+        left.append(
+            f"{min(len(rows), MAX_ROWS)} of {len(rows)} sides and "
+            f"{min(len(columns), MAX_PANELS)} of {len(columns)} splits are shown."
+        )
+    rows, columns = rows[:MAX_ROWS], columns[:MAX_PANELS]
+    figure, [ax] = grid(1, [0.5 + 0.42 * len(rows)])
+    _matrix(ax, cells, rows, columns)
+    kinds = [cell.kind for cell in cells.values()]
+    legend = [
+        Patch(facecolor=VERDICT_COLOURS[kind][0], edgecolor="#444444", label=MEANING[kind])
+        for kind in MEANING
+        if kind in kinds
+    ]
+    if "failed" in kinds:
+        legend.append(
+            Patch(facecolor="white", edgecolor="#999999", hatch=FAILED_HATCH, label="failed")
+        )
+    spoken = [
+        f"{side} at {split}: {cell.kind}, {cell.text}".replace("\n", ", ")
+        for (side, split), cell in list(cells.items())[:40]
+    ]
+    notes = [
+        "Factor to the exact float64 reference, and relative error: all sequence lengths and "
+        "rounds together, the worst is shown.",
+        *left,
+    ]
+    return finish(figure, _message(cells), "; ".join(spoken), notes, legend)
+
+
+def audit(frame: pd.DataFrame) -> dict[tuple[str, str], Cell]:
+    """The cell of each side (`torch-2.13 all_gather`) and split (`sp=2 dp=2`), sorted."""
+    table = points(frame)
+    place = table.set_index("config_hash")[["panel", "series"]]
+    placed = frame.join(place, on="config_hash")
+    sides = table.sort_values(list(SERIES), key=lambda c: c.map(natural)).series.unique()
+    splits = table.sort_values(panel_axes(frame), key=lambda c: c.map(natural)).panel.unique()
+    groups = dict(list(placed.groupby(["series", "panel"])))
+    return {
+        (side, split): _cell(groups[side, split])
+        for side in sides
+        for split in splits
+        if (side, split) in groups
+    }
+
+
+def _cell(trials: pd.DataFrame) -> Cell:
+    compared = trials[trials.gradient_verdict.notna()]
+    failure = "; ".join(dict.fromkeys(map(str, trials.failure.dropna())))
+    if compared.empty:
+        return Cell("failed", failure) if failure else Cell("unknown", "not compared")
+    kind = min(compared.gradient_verdict, key=WORST_FIRST.index)
+    worst = compared[compared.gradient_verdict == kind]
+    scales = ", ".join(dict.fromkeys(map(str, worst.gradient_scale_label.dropna())))
+    error = worst.gradient_relative_error.max()
+    parts = [scales or kind, f"error {error:.1e}" if error == error else "error unknown"]
+    if failure:
+        parts.append(f"and failed: {failure}")
+    return Cell(kind, "\n".join(parts))
+
+
+def _matrix(
+    ax: Axes, cells: dict[tuple[str, str], Cell], rows: list[str], columns: list[str]
+) -> None:
+    ax.set_xlim(0, len(columns))
+    ax.set_ylim(len(rows), 0)
+    split = [textwrap.fill(printable(name), max(9, 48 // len(columns))) for name in columns]
+    ax.set_xticks([x + 0.5 for x in range(len(columns))], split)
+    ax.set_yticks([y + 0.5 for y in range(len(rows))], [name.replace(" ", "\n", 1) for name in rows])
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0, labelsize=8)
+    ax.spines[:].set_visible(False)
+    wide = max(12, 66 // len(columns))
+    for y, side in enumerate(rows):
+        for x, name in enumerate(columns):
+            cell = cells.get((side, name), Cell("unknown", "not run"))
+            back, fore = VERDICT_COLOURS.get(cell.kind, FAILED)
+            hatch = FAILED_HATCH if cell.kind == "failed" else None
+            ax.add_patch(
+                Rectangle(
+                    (x + 0.02, y + 0.04),
+                    0.96,
+                    0.92,
+                    facecolor=back,
+                    edgecolor="#BBBBBB",
+                    hatch=hatch,
+                    linewidth=0.6,
+                )
+            )
+            text = "\n".join(textwrap.shorten(t, wide) for t in printable(cell.text).split("\n"))
+            ax.text(
+                x + 0.5,
+                y + 0.5,
+                text,
+                ha="center",
+                va="center",
+                color=fore,
+                fontsize=7.5,
+                bbox={"facecolor": back, "edgecolor": "none", "pad": 1},
+            )
+
+
+def _message(cells: dict[tuple[str, str], Cell]) -> str:
+    """How many are right, and who is not."""
+    compared = {place: cell for place, cell in cells.items() if cell.kind in VERDICT_COLOURS}
+    right = sum(cell.kind == "match" for cell in compared.values())
+    failed = sum(cell.kind == "failed" for cell in cells.values())
+    title = f"The gradient is right in {right} of {len(compared)} cases"
+    off = list(dict.fromkeys(side for (side, _), cell in compared.items() if cell.kind != "match"))
+    if off:
+        title += f"; it is not with {', '.join(off[:3])}"
+        title += f" and {len(off) - 3} others" if len(off) > 3 else ""
+    if failed:
+        title += f"; {failed} failed before it was known"
+    return title
