@@ -200,4 +200,3 @@ def _points_by_round(ax: Axes, steps: pd.DataFrame, shown: dict[str, Look]) -> N
     every = -(-len(rounds) // 10)
     ax.set_xticks(rounds[::every])
     ax.set_xlabel("round")
-    ax.set_ylim(bottom=0)

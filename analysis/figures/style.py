@@ -68,7 +68,7 @@ _RC = {
     "axes.grid": False,
     "grid.color": "#DDDDDD",
     "hatch.linewidth": 0.4,
-    "hatch.color": "#999999",
+    "hatch.color": "#C8C8C8",
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "text.color": "black",
@@ -185,7 +185,7 @@ def colour_of(loss: str, losses: Iterable[str]) -> str:
 
 def hatched(axes: Axes) -> None:
     """Hatch a panel's background: its timings are emulated or not valid."""
-    axes.patch.set(hatch=HATCH, edgecolor="#E4E4E4", linewidth=0)
+    axes.patch.set(hatch=HATCH, edgecolor="#C8C8C8", linewidth=0)
 
 
 def phase_patches() -> list[Patch]:
