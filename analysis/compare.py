@@ -26,7 +26,7 @@ from analysis.comparison import (
 )
 from analysis.decomposition import Logs, Rates, Route, decomposition, pooled, routes, steps
 from analysis.reading import AnalysisError
-from analysis.selection import axes_in, find, natural_pairs, select, text_of
+from analysis.selection import axes_in, find, natural_pairs, parse_selector, select, text_of
 from analysis.sentences import sentences
 from analysis.statistics import SMALLEST, Figure, figure_of_rounds, median, paired_logs, ratio_of
 from analysis.table import natural, varying_axes
@@ -43,6 +43,7 @@ __all__ = [
     "Selector",
     "Side",
     "compare",
+    "comparisons",
     "natural_pairs",
     "sentences",
 ]
@@ -54,6 +55,32 @@ Places = Mapping[Place, pd.DataFrame]
 
 _FOLLOWS = {"sp": ("dp",), "world": ("dp",), "dp": ("sp",)}
 """What changes with an axis without being another choice."""
+
+
+def comparisons(
+    frame: pd.DataFrame,
+    baseline: str | None = None,
+    candidate: str | None = None,
+    smallest: float = SMALLEST,
+) -> list[Comparison]:
+    """The comparison of two sides as users write them (`environment=torch-2.2 loss=local`).
+
+    Without sides, those that the folder was made for. Raises AnalysisError as `compare`, and
+    when only one side is given or there is nothing to compare.
+    """
+    if baseline and candidate:
+        left, right = parse_selector(baseline, "baseline"), parse_selector(candidate, "candidate")
+        return [compare(frame, left, right, smallest)]
+    if baseline or candidate:
+        given, missing = ("baseline", "candidate") if baseline else ("candidate", "baseline")
+        raise AnalysisError(f"--{given} without --{missing}; give both, or none for natural pairs")
+    pairs = natural_pairs(frame)
+    if not pairs:
+        raise AnalysisError(
+            "nothing to compare: no axis has several values here; sweep two environments or "
+            "loss aggregations, or name --baseline and --candidate"
+        )
+    return [compare(frame, pair.baseline, pair.candidate, smallest) for pair in pairs]
 
 
 def compare(
@@ -75,9 +102,8 @@ def compare(
     shown = {name: shared.index(name) for name in varying_axes(every) if name in shared}
     split = _best_split(frame, shared, left, right, routes(baseline, candidate))
     places = sorted({*left, *right}, key=lambda place: [natural(value) for value in place])
-    logs = [
-        _valid_logs(left[place], right[place]) for place in places if place in {*left} & {*right}
-    ]
+    both = [place for place in places if place in left and place in right]
+    logs = [_valid_logs(left[place], right[place]) for place in both]
     return Comparison(
         baseline=baseline,
         candidate=candidate,

@@ -106,8 +106,8 @@ def _times(ratios: Sequence[Ratio], inverse: bool) -> str:
             value, low, high = 1 / value, 1 / high, 1 / low
         return f"{value:.2f} ({low:.2f} to {high:.2f})"
     values = sorted((1 / r.value if inverse else r.value) for r in ratios if r.value)
-    low, high = f"{values[0]:.2f}", f"{values[-1]:.2f}"
-    return low if low == high else f"{low} to {high}"
+    words = [f"{values[0]:.2f}", f"{values[-1]:.2f}"]
+    return " to ".join(dict.fromkeys(words))
 
 
 def _hidden(points: Sequence[Point], smallest: float) -> str:
@@ -148,9 +148,10 @@ def _overall(comparison: Comparison) -> Iterator[str]:
 
 def _failures(comparison: Comparison) -> Iterator[str]:
     names = names_of(comparison)
-    sides = ((names.baseline, "baseline"), (names.candidate, "candidate"))
-    for name, attribute in sides:
-        for ended, place, _ in _grouped(comparison, lambda p, a=attribute: _ended(getattr(p, a))):
+    of_baseline = _grouped(comparison, lambda point: _ended(point.baseline))
+    of_candidate = _grouped(comparison, lambda point: _ended(point.candidate))
+    for name, groups in ((names.baseline, of_baseline), (names.candidate, of_candidate)):
+        for ended, place, _ in groups:
             if ended:
                 yield f"{place}{name} {ended}."
 
@@ -177,12 +178,10 @@ def _gradients(comparison: Comparison) -> Iterator[str]:
         left, right = _gradient(point.baseline), _gradient(point.candidate)
         if left == right:
             return f"both gradients are {left}" if left else ""
-        left, right = left or "not compared", right or "not compared"
+        one, other = (f"is {what}" if what else "was not compared" for what in (left, right))
         if upgrade:
-            return f"the workaround's gradient is {left} and {UPGRADED}'s is {right}"
-        return (
-            f"the gradient of {names.baseline} is {left} and that of {names.candidate} is {right}"
-        )
+            return f"the workaround's gradient {one} and {UPGRADED}'s {other}"
+        return f"the gradient of {names.baseline} {one} and that of {names.candidate} {other}"
 
     for text, place, _ in _grouped(comparison, both):
         if text:

@@ -20,6 +20,7 @@ from bench import __version__
 if TYPE_CHECKING:
     from bench.trial import EnvironmentSpec
 
+FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -72,6 +73,15 @@ class Format(str, Enum):
 
     CSV = "csv"
     PARQUET = "parquet"
+    JSON = "json"
+
+
+class ComparisonFormat(str, Enum):
+    """What `compare` prints."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    CSV = "csv"
     JSON = "json"
 
 
@@ -157,6 +167,49 @@ def export(
 
     with _one_line(AnalysisError, OSError):
         typer.echo(write(results, to.value, output))
+
+
+@app.command()
+def compare(
+    results: Results,
+    baseline: Annotated[
+        Optional[str], typer.Option(help="Axes and values: 'environment=torch-2.2 loss=local'.")
+    ] = None,
+    candidate: Annotated[
+        Optional[str], typer.Option(help="The same axes at other values. Default: natural pairs.")
+    ] = None,
+    to: Annotated[
+        ComparisonFormat, typer.Option("--format", help="Format.")
+    ] = ComparisonFormat.TABLE,
+    smallest: Annotated[str, typer.Option(help="Smallest difference that matters.")] = "2%",
+    fail_if_slower: Annotated[
+        Optional[str],
+        typer.Option(help="Exit code 1 where the candidate is slower by this (5%)."),
+    ] = None,
+) -> None:
+    """Compare two sides, point by point: speed, phases, memory, gradients, and what follows.
+
+    Without --baseline and --candidate it compares what the folder was made for.
+
+    Example: spbench compare results/quick --baseline "environment=torch-2.2
+    loss=weighted_all_reduce" --candidate "environment=torch-2.13 loss=all_gather"
+    """
+    from analysis.compare import comparisons
+    from analysis.comparison_table import show
+    from analysis.frame import AnalysisError, load
+    from analysis.gate import objections
+
+    with _one_line(AnalysisError):
+        matters = _share("--smallest", smallest)
+        limit = _share("--fail-if-slower", fail_if_slower) if fail_if_slower else None
+        found = comparisons(load(results), baseline, candidate, matters)
+    show(found, to.value)
+    if limit is not None:
+        against = [line for one in found for line in objections(one, limit)]
+        for line in against:
+            typer.echo(f"spbench: --fail-if-slower {fail_if_slower}: {line}", err=True)
+        if against:
+            raise typer.Exit(FAILED)
 
 
 @environments.command("list")
@@ -255,6 +308,18 @@ def _specs(names: Optional[list[str]]) -> dict[str, EnvironmentSpec]:
         if name not in known:
             raise EnvironmentProblem(str(unknown_option("environment", name, known)))
     return {name: known[name] for name in names or known}
+
+
+def _share(option: str, text: str) -> float:
+    from analysis.frame import AnalysisError
+    from bench.rounds import share
+
+    try:
+        return share(text)
+    except ValueError as error:
+        raise AnalysisError(
+            f"{option} {text}: not a difference; allowed: above 0 % and below 100 %, such as 5%"
+        ) from error
 
 
 def _answer(folder: Path) -> None:

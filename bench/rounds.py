@@ -41,6 +41,18 @@ class Figure:
         return max(self.interval.high - self.value, self.value - self.interval.low) / self.value
 
 
+def share(text: str) -> float:
+    """A relative difference as people write it: `2%`, `2 %` or `0.02`.
+
+    Raises ValueError when it is no number, or not above 0 and below 1 (100 %).
+    """
+    number = text.strip()
+    value = float(number[:-1]) / 100 if number.endswith("%") else float(number)
+    if not 0 < value < 1:
+        raise ValueError(f"{text} is not above 0 % and below 100 %")
+    return value
+
+
 def slowest(per_rank: Sequence[Sequence[float]]) -> Optional[float]:
     """Median over steps of the maximum over ranks [s]; None where nothing was timed.
 
