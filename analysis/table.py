@@ -65,6 +65,12 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
     return chosen
 
 
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """`summary` as people read it: a frame of text, numbers of a column with equal decimals."""
+    table = summary(frame)
+    return _cells(table, [name for name in (*varying_axes(frame), "config") if name in table])
+
+
 def render(frame: pd.DataFrame, console: Console) -> None:
     """Print the summary table of `analysis.frame.load`'s frame, its legend and the closing line."""
     table = summary(frame)

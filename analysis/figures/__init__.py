@@ -9,8 +9,8 @@ throughput(load("results/quick")).savefig("throughput.svg")
 """
 
 from analysis.figures.cost import cost
-from analysis.figures.display import show
-from analysis.figures.gradient import gradient_audit
+from analysis.figures.display import show, show_table
+from analysis.figures.gradient import gradient_audit, gradient_table
 from analysis.figures.lines import memory, throughput
 from analysis.figures.scaling import scaling
 from analysis.figures.steps import phases, step_times
@@ -20,10 +20,12 @@ __all__ = [
     "alt_text",
     "cost",
     "gradient_audit",
+    "gradient_table",
     "memory",
     "phases",
     "scaling",
     "show",
+    "show_table",
     "step_times",
     "throughput",
 ]

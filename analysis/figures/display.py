@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from html import escape
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,6 +14,8 @@ from analysis.figures.style import alt_text
 MOST_SVG_BYTES = 400_000
 """A figure with more is shown as pixels."""
 PIXELS_PER_INCH = 160
+
+NUMBER = re.compile(r"[-+±×]?[\d,.]+(e[-+]\d+)?!?( … +[\d,.]+)?$")
 
 
 def show(figure: Figure) -> None:
@@ -43,5 +47,15 @@ def rendered(figure: Figure) -> tuple[str, bytes | str]:
 
 
 def html_table(table: pd.DataFrame) -> str:
-    """`table` as HTML without an index, everything escaped."""
-    return str(table.to_html(index=False, border=0, na_rep="", escape=True))
+    """`table` as HTML without an index, everything escaped; numbers have the class `n`."""
+    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in table)
+    rows = "".join(
+        f"<tr>{''.join(map(_html_cell, row))}</tr>\n" for row in table.itertuples(index=False)
+    )
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>"
+
+
+def _html_cell(value: object) -> str:
+    text = "" if value is None or value != value else str(value)
+    kind = ' class="n"' if NUMBER.match(text) else ""
+    return f"<td{kind}>{escape(text)}</td>"

@@ -25,6 +25,11 @@ from analysis.table import natural
 
 WORST_FIRST = ("wrong", "none", "scaled", "match")
 MAX_ROWS = 24
+NUMBERS = {
+    "relative_error": "relative error",
+    "residual": "residual",
+    "noise_floor": "noise floor",
+}
 MEANING = {
     "match": "match: the reference's gradient",
     "scaled": "scaled: direction right, factor not 1",
@@ -97,6 +102,38 @@ def audit(frame: pd.DataFrame) -> dict[tuple[str, str], Cell]:
         for split in splits
         if (side, split) in groups
     }
+
+
+def gradient_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The audit's numbers as text, a row for each configuration: medians over rounds."""
+    place = points(frame).set_index("config_hash")[["panel", "series"]]
+    placed = frame.join(place, on="config_hash")
+    rows = []
+    for config_hash, order in zip(place.index, place.itertuples(), strict=True):
+        trials = placed[placed.config_hash == config_hash]
+        compared = trials[trials.gradient_verdict.notna()]
+        if compared.empty:
+            continue
+        rows.append(
+            {
+                "split": order.panel,
+                "tokens": f"{trials.seq_len.iloc[0]:,}",
+                "side": order.series,
+                "verdict": ", ".join(dict.fromkeys(compared.gradient_verdict)),
+                "scale": ", ".join(dict.fromkeys(compared.gradient_scale_label.dropna())),
+                **{
+                    label: _scientific(compared[f"gradient_{name}"].median())
+                    for name, label in NUMBERS.items()
+                },
+                "loss": f"{compared.first_loss.median():.6f}",
+                "reference's": f"{compared.reference_loss.median():.6f}",
+            }
+        )
+    return pd.DataFrame(rows, columns=None if rows else ["no gradient was compared"])
+
+
+def _scientific(value: float) -> str:
+    return "" if value != value else f"{value:.1e}"
 
 
 def _cell(trials: pd.DataFrame) -> Cell:

@@ -1,0 +1,71 @@
+"""Notebooks executed by the interpreter that runs this module, whatever kernels are installed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+
+CELL_TIMEOUT_S = 300
+MOST_IPC_PATH = 90
+"""Characters of a socket's path, its own ending aside; Linux allows 107."""
+
+
+class ThisInterpreter(AsyncKernelManager):
+    """A kernel of `sys.executable`: a kernel named python3 may be anything the user installed."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """What jupyter_client starts; nothing is looked up."""
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="spbench", language="python")
+
+
+def execute(paths: Sequence[Path], parameters: Mapping[str, object]) -> list[NotebookNode]:
+    """The notebooks with `parameters` put in, executed side by side, each in its own folder.
+
+    A cell that raises keeps its error as output, and the cells after it run.
+    """
+    with tempfile.TemporaryDirectory(prefix="spbench-report-") as private:
+        notebooks = [_execute(path, parameters, Path(private)) for path in paths]
+
+        async def together() -> list[NotebookNode]:
+            return await asyncio.gather(*notebooks)
+
+        return asyncio.run(together())
+
+
+async def _execute(path: Path, parameters: Mapping[str, object], private: Path) -> NotebookNode:
+    notebook = load_notebook_node(str(path))
+    notebook = parameterize_notebook(
+        notebook, dict(parameters), kernel_name="python3", language="python"
+    )
+    connection = str(private / f"{path.stem}.json")
+    # Sockets in a private folder: no port can be taken, and no other user can listen.
+    transport = "ipc" if len(connection) < MOST_IPC_PATH else "tcp"
+    manager = ThisInterpreter(connection_file=connection, transport=transport)
+    client = NotebookClient(
+        notebook,
+        km=manager,
+        timeout=CELL_TIMEOUT_S,
+        allow_errors=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    # The user's IPython profile must not run in it, and an Agg figure needs no display.
+    environment = {**os.environ, "IPYTHONDIR": str(private / "ipython"), "MPLBACKEND": "agg"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    try:
+        await client.async_execute(env=environment)
+    finally:
+        await manager.shutdown_kernel(now=True)  # the client leaves a given manager's running
+    return notebook
