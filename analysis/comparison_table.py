@@ -122,7 +122,7 @@ def _details(comparison: Comparison) -> Grid:
         for point in comparison.points
     ]
     return Grid(
-        "candidate minus baseline [ms], median over rounds; ratio of peak memory; gradients of both",
+        "candidate minus baseline [ms], median over rounds; ratio of peak memory; both gradients",
         [*comparison.axes, *names, "memory", "gradients"],
         rows,
         [*comparison.axes, "gradients"],
