@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from traitlets.config import Config
 
-from analysis.compare import compare, natural_pairs, sentences
+from analysis.answers import answers
 from analysis.evidence import Evidence, gather
 from analysis.execution import execute
 from analysis.figures.display import html_table
@@ -90,19 +90,6 @@ def content_of(folder: Path, frame: pd.DataFrame) -> dict[str, Any]:
         "began": _day(frame.started.min()),
         "ended": _day(frame.started.max()),
     }
-
-
-def answers(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each natural pair of the folder: its two sides and the sentences on them."""
-    found: list[dict[str, Any]] = []
-    for pair in natural_pairs(frame):
-        sides = [" ".join(pair.candidate.values()), " ".join(pair.baseline.values())]
-        try:
-            said = sentences(compare(frame, pair.baseline, pair.candidate))
-        except AnalysisError as error:
-            said = [f"Not compared: {error}."]
-        found.append({"sides": " against ".join(sides), "sentences": said})
-    return found
 
 
 def cautions(frame: pd.DataFrame) -> list[str]:

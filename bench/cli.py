@@ -138,7 +138,10 @@ def sweep(
             raise typer.Exit(INTERRUPTED) from None
     if run.folder is not None:
         _answer(run.folder)
+        _sentences(run.folder)
         typer.echo(f"records: {run.folder}")
+        if run.report:
+            _report(run.folder, None)
 
 
 @app.command()
@@ -210,6 +213,21 @@ def compare(
             typer.echo(f"spbench: --fail-if-slower {fail_if_slower}: {line}", err=True)
         if against:
             raise typer.Exit(FAILED)
+
+
+@app.command()
+def report(
+    results: Results,
+    output: Annotated[
+        Optional[Path],
+        typer.Option("--output", "-o", help="File; default: report.html in RESULTS."),
+    ] = None,
+) -> None:
+    """Make one HTML file that needs no network: the answer, figures, tables, failures, versions.
+
+    Example: spbench report results/quick
+    """
+    _report(results, output)
 
 
 @environments.command("list")
@@ -330,6 +348,29 @@ def _answer(folder: Path) -> None:
 
     with _one_line(AnalysisError):
         render(load(folder), Console())
+
+
+def _sentences(folder: Path) -> None:
+    """Tell what the natural comparisons of a folder say."""
+    from analysis.answers import answers
+    from analysis.frame import load
+
+    for answer in answers(load(folder)):
+        typer.echo(f"\n{answer.sides}:")
+        for sentence in answer.sentences:
+            typer.echo(f"  {sentence}")
+
+
+def _report(folder: Path, output: Optional[Path]) -> None:
+    from rich.console import Console
+
+    from analysis.frame import AnalysisError
+
+    with _one_line(AnalysisError), Console().status("making the report"):
+        from analysis.report import write
+
+        path = write(folder, output)
+    typer.echo(f"report: {path}")
 
 
 def main() -> None:

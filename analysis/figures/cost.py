@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
@@ -118,6 +119,7 @@ def _reach(found: Comparison) -> float:
 def _cell(ax: Axes, x: int, y: int, point: Point, reach: float, columns: int) -> None:
     value = point.ratio.value if point.verdict not in (NO_NUMBER, NOT_VALID) else None
     sides = (point.baseline, point.candidate)
+    back: str | tuple[float, float, float, float]
     if value is None:
         back, hatch = "white", FAILED_HATCH
     else:
@@ -161,9 +163,7 @@ def _message(found: Comparison) -> str:
         return f"{sides}: no point has a number on both sides"
     low, high = f"{min(numbers):.2f}", f"{max(numbers):.2f}"
     times = low if low == high else f"{low} to {high}"
-    counts = [
-        f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts))
-    ]
+    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts))]
     return f"{sides}: {times} times the throughput ({', '.join(counts)})"
 
 

@@ -158,7 +158,8 @@ def _matrix(
     ax.set_ylim(len(rows), 0)
     split = [textwrap.fill(printable(name), max(9, 48 // len(columns))) for name in columns]
     ax.set_xticks([x + 0.5 for x in range(len(columns))], split)
-    ax.set_yticks([y + 0.5 for y in range(len(rows))], [name.replace(" ", "\n", 1) for name in rows])
+    sides = [printable(name).replace(" ", "\n", 1) for name in rows]
+    ax.set_yticks([y + 0.5 for y in range(len(rows))], sides)
     ax.xaxis.tick_top()
     ax.tick_params(length=0, labelsize=8)
     ax.spines[:].set_visible(False)

@@ -117,9 +117,7 @@ def expected_bytes(row: pd.Series) -> float:
     return state.total + activation_bytes(*shape, size) + logits_bytes(*shape)
 
 
-def _lines(
-    ax: Axes, part: pd.DataFrame, shown: dict[str, Look], column: str, unit: float
-) -> None:
+def _lines(ax: Axes, part: pd.DataFrame, shown: dict[str, Look], column: str, unit: float) -> None:
     """The series of one panel, with error bars where the column has intervals."""
     ax.grid(True, axis="y")
     ax.set_axisbelow(True)

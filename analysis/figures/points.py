@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pandas as pd
 from matplotlib.lines import Line2D
 
 from analysis.figures.style import LINES, MARKERS, MAX_SERIES, colour_of, limited
-from bench.rounds import figure_of_rounds
 from analysis.table import natural, varying_axes
 from bench.record import PHASES
+from bench.rounds import figure_of_rounds
 
 PHASE_COLUMNS = tuple(f"{name}_s" for name in PHASES)
 OVER_ROUNDS = ("tokens_per_s", "step_s", *PHASE_COLUMNS)
@@ -28,7 +28,7 @@ class Look(NamedTuple):
 
     label: str
     colour: str
-    line: str
+    line: Literal["-", "--", "-.", ":"]
     marker: str
     filled: bool
 
@@ -61,8 +61,10 @@ def panel_axes(frame: pd.DataFrame) -> list[str]:
 
 
 def looks(table: pd.DataFrame) -> dict[str, Look]:
-    """How each series of `points`' table is drawn: colour by loss, line and marker by
-    environment; the newest environment by name is solid."""
+    """How each series of `points`' table is drawn.
+
+    Colour by loss, line and marker by environment; the newest environment by name is solid.
+    """
     environments = sorted(set(table.environment), key=natural, reverse=True)
     chosen = {}
     series = table.drop_duplicates("series").sort_values(list(SERIES), key=lambda c: c.map(natural))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -95,7 +95,8 @@ def scaling(frame: pd.DataFrame) -> Figure:
             hatched(ax)
     axes[0].set_ylabel("efficiency (1: nothing lost)")
     worst, best = min(found, key=lambda e: e.value), max(found, key=lambda e: e.value)
-    title = f"With more ranks, {100 * worst.value:.0f} to {100 * best.value:.0f} % of a rank's speed"
+    low, high = f"{100 * worst.value:.0f}", f"{100 * best.value:.0f}"
+    kept = low if low == high else f"{low} to {high}"
     spoken = [
         f"{one.kind}, {one.series}, {one.line}: {one.value:.2f} at {one.world} ranks "
         f"beside {one.fewest}"
@@ -104,7 +105,8 @@ def scaling(frame: pd.DataFrame) -> Figure:
     notes = ["Model FLOP/s per rank beside the fewest ranks, paired by round.", *caveats(table)]
     used = {one.series for one in found}
     legend = [handle(look) for name, look in shown.items() if name in used]
-    return finish(figure, f"{title} is left", "; ".join(spoken), [*notes, *left], legend)
+    title = f"With more ranks, {kept} % of a rank's speed is left"
+    return finish(figure, title, "; ".join(spoken), [*notes, *left], legend)
 
 
 def _keys(timed: pd.DataFrame, panel: list[str]) -> Mapping[str, list[str]]:
@@ -138,12 +140,12 @@ def _speeds(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
 def _efficiency(
     kind: str,
     line: str,
-    row: tuple,  # type: ignore[type-arg]
+    row: Any,
     base: dict[int, float],
     speeds: Mapping[str, dict[int, float]],
     fewest: int,
 ) -> Efficiency | None:
-    mine = speeds[row.config_hash]  # type: ignore[attr-defined]
+    mine = speeds[row.config_hash]
     ratios = [mine[round_] / base[round_] for round_ in sorted(mine.keys() & base.keys())]
     ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
     if not ratios:
@@ -152,8 +154,8 @@ def _efficiency(
     return Efficiency(
         kind.partition(" ")[0],
         line,
-        row.series,  # type: ignore[attr-defined]
-        int(row.world),  # type: ignore[attr-defined]
+        row.series,
+        int(row.world),
         fewest,
         figure.value,
         figure.interval.low,

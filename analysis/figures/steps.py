@@ -81,7 +81,11 @@ def _bars(ax: Axes, part: pd.DataFrame) -> None:
     for y, row in enumerate(part.itertuples()):
         if row.step_s != row.step_s:
             ax.annotate(
-                f" ✕ {row.failure}"[:70], (0, y), va="center", fontsize=7, xycoords=("axes fraction", "data")
+                f" ✕ {row.failure}"[:70],
+                (0, y),
+                va="center",
+                fontsize=7,
+                xycoords=("axes fraction", "data"),
             )
             continue
         start = 0.0

@@ -11,7 +11,7 @@ import functools
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import matplotlib
 from matplotlib.artist import Artist
@@ -50,7 +50,7 @@ HATCH = "////"
 """Over whatever is emulated or not valid as a timing."""
 FAILED_HATCH = "xx"
 
-LINES = ("-", "--", "-.", ":")
+LINES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 WIDTH = 6.4
@@ -58,7 +58,7 @@ WIDTH = 6.4
 MAX_NOTES = 6
 MAX_SERIES = 16
 
-_RC = {
+_RC: Any = {
     "text.parse_math": False,  # names in records are text, dollars included
     "font.family": "DejaVu Sans",
     "font.size": 9.0,

@@ -24,7 +24,7 @@ from bench.trial import Configuration
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 
-SWEEP_KEYS = ("experiment", "rounds", "results", "retry")
+SWEEP_KEYS = ("experiment", "rounds", "results", "retry", "report")
 """Keys of a sweep as a whole: no part of a configuration, and never an axis."""
 
 
@@ -110,6 +110,7 @@ class Schema:
     rounds: int = MISSING
     results: Optional[str] = None
     retry: list[str] = field(default_factory=list)
+    report: bool = MISSING
 
 
 def keys(schema: Any = Schema, prefix: str = "") -> Iterator[str]:
@@ -132,6 +133,8 @@ class Settings:
     retry: frozenset[Status] = frozenset()
     """Final statuses that are run once more."""
     experiment: Optional[str] = None
+    report: bool = True
+    """Whether the sweep ends with a report."""
 
 
 def results_folder(results: Optional[str], experiment: Optional[str]) -> str:
@@ -158,6 +161,7 @@ def settings_of(cfg: DictConfig) -> Settings:
         seed=cfg.seed,
         retry=frozenset(Status(status) for status in cfg.retry),
         experiment=cfg.experiment,
+        report=cfg.report,
     )
 
 

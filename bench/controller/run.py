@@ -53,6 +53,8 @@ class Run:
         self._provide = provide
         self.folder: Optional[Path] = None
         """The results folder, once the plan stands."""
+        self.report = True
+        """Whether the sweep's report is wanted."""
         self.summary: Optional[sweep.Summary] = None
         """How the sweep ended, when it ran here."""
 
@@ -80,7 +82,7 @@ class Run:
         settings = settings_of(config)
         self._composer = Composer(loader, config, visible_gpu_count() if here else None)
         points = plan(self._composer, params, arguments)
-        self.folder = settings.results
+        self.folder, self.report = settings.results, settings.report
         return points
 
     def together(self, jobs: Sequence[Sequence[str]], config: DictConfig) -> None:
