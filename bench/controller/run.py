@@ -108,9 +108,7 @@ class Run:
             from bench.controller.environments import provide
         else:
             provide = self._provide
-        able = [t.configuration for t in schedule.left if not t.configuration.unsupported_reasons()]
-        specs = dict.fromkeys(one.environment for one in able)
-        return {spec: provide(spec, self._say) for spec in specs}
+        return {spec: provide(spec, self._say) for spec in schedule.environments}
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
