@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
-import textwrap
 
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from analysis.compare import compare
 from analysis.comparison import NO_NUMBER, NOT_VALID, Comparison, Point, Selector, Side
 from analysis.figures.style import (
     FAILED_HATCH,
     HATCH,
+    Colour,
     blank,
     finish,
     grid,
-    printable,
+    on_tile,
     styled,
+    tile,
+    wrapped,
 )
 from analysis.reading import AnalysisError
+from analysis.statistics import FASTER, SLOWER
 
 COLOURS = "PuOr"
 """Diverging and safe for the colour-blind: purple, the candidate is faster; orange, slower."""
@@ -54,7 +56,7 @@ def cost(frame: pd.DataFrame, baseline: Selector, candidate: Selector) -> Figure
             f"{min(len(columns), MAX_COLUMNS)} of {len(columns)} sequence lengths are shown."
         ]
     rows, columns = rows[:MAX_ROWS], columns[-MAX_COLUMNS:]
-    figure, [ax] = grid(1, [0.6 + 0.6 * len(rows)])
+    figure, [ax] = grid(1, [0.6 + 0.64 * len(rows)])
     reach = _reach(found)
     shown = {place: p for place, p in cells.items() if place[0] in rows and place[1] in columns}
     for (row, column), point in shown.items():
@@ -62,7 +64,7 @@ def cost(frame: pd.DataFrame, baseline: Selector, candidate: Selector) -> Figure
     _axes(ax, rows, columns)
     notes = [
         f"Tokens/s of {sides}, paired by round: above 1 (purple) {named(candidate)} is faster, "
-        "below (orange) slower. Crossed: no number.",
+        "below (orange) slower; pale: no difference seen. Crossed: no number.",
         *_caveats(list(shown.values())),
         *left,
     ]
@@ -86,7 +88,7 @@ def text(point: Point) -> list[str]:
         return [point.verdict, *gone]
     lines = [f"{point.ratio.value:.2f}"]
     if point.ratio.interval is not None:
-        lines[0] += f" [{point.ratio.interval.low:.2f} … {point.ratio.interval.high:.2f}]"
+        lines.append(f"{point.ratio.interval.low:.2f} … {point.ratio.interval.high:.2f}")
     lines.append(point.verdict)
     gradients = [side.gradient_scale_label for side in (point.baseline, point.candidate)]
     if any(gradients):
@@ -119,35 +121,25 @@ def _reach(found: Comparison) -> float:
 def _cell(ax: Axes, x: int, y: int, point: Point, reach: float, columns: int) -> None:
     value = point.ratio.value if point.verdict not in (NO_NUMBER, NOT_VALID) else None
     sides = (point.baseline, point.candidate)
-    back: str | tuple[float, float, float, float]
+    back: Colour
     if value is None:
         back, hatch = "white", FAILED_HATCH
     else:
         # The ends of the map are too dark for black text.
-        back = matplotlib.colormaps[COLOURS](0.5 + 0.3 * math.log(value) / reach)
+        strength = 0.3 if point.verdict in (FASTER, SLOWER) else 0.08
+        back = matplotlib.colormaps[COLOURS](0.5 + strength * math.log(value) / reach)
         unusual = any(side.emulated or not side.timings_valid for side in sides)
         hatch = HATCH if unusual else ""
-    box = Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, facecolor=back, hatch=hatch)
-    box.set(edgecolor="#BBBBBB", linewidth=0.6)
-    ax.add_patch(box)
-    wide = max(14, 84 // columns)
-    lines = [textwrap.shorten(printable(line), wide, placeholder="…") for line in text(point)]
-    ax.text(
-        x + 0.5,
-        y + 0.5,
-        "\n".join(lines),
-        ha="center",
-        va="center",
-        fontsize=8 if columns < 4 else 6.5,
-        bbox={"facecolor": back, "edgecolor": "none", "pad": 1},
-    )
+    tile(ax, x, y, back, hatch)
+    lines = wrapped("\n".join(text(point)), 84 // columns + 2, lines=2)
+    ax.text(x + 0.5, y + 0.5, lines, fontsize=7.5 if columns < 5 else 6.2, **on_tile(back))
 
 
 def _axes(ax: Axes, rows: list[str], columns: list[int]) -> None:
     ax.set_xlim(0, len(columns))
     ax.set_ylim(len(rows), 0)
     ax.set_xticks([x + 0.5 for x in range(len(columns))], [f"{one:,}" for one in columns])
-    labels = [textwrap.fill(printable(row), 16) for row in rows]
+    labels = [wrapped(row, 16) for row in rows]
     ax.set_yticks([y + 0.5 for y in range(len(rows))], labels)
     ax.set_xlabel("sequence length [tokens]")
     ax.tick_params(length=0)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
-from analysis.figures.points import MAX_PANELS, SERIES, panel_axes, points
+from analysis.figures.points import SERIES, panel_axes, points
 from analysis.figures.style import (
     FAILED,
     FAILED_HATCH,
@@ -18,13 +17,15 @@ from analysis.figures.style import (
     blank,
     finish,
     grid,
-    printable,
+    on_tile,
     styled,
+    tile,
+    wrapped,
 )
 from analysis.table import natural
 
 WORST_FIRST = ("wrong", "none", "scaled", "match")
-MAX_ROWS = 24
+MAX_SIDES, MAX_SPLITS = 8, 40
 NUMBERS = {
     "relative_error": "relative error",
     "residual": "residual",
@@ -55,17 +56,17 @@ def gradient_audit(frame: pd.DataFrame) -> Figure:
     if frame.empty or (frame.gradient_verdict.isna().all() and (frame.status == "ok").all()):
         return blank("No gradient was compared", "gradient_check was off, or there are no trials.")
     cells = audit(frame)
-    rows = list(dict.fromkeys(side for side, _ in cells))
-    columns = list(dict.fromkeys(split for _, split in cells))
+    sides = list(dict.fromkeys(side for side, _ in cells))
+    splits = list(dict.fromkeys(split for _, split in cells))
     left = []
-    if len(rows) > MAX_ROWS or len(columns) > MAX_PANELS:
+    if len(sides) > MAX_SIDES or len(splits) > MAX_SPLITS:
         left.append(
-            f"{min(len(rows), MAX_ROWS)} of {len(rows)} sides and "
-            f"{min(len(columns), MAX_PANELS)} of {len(columns)} splits are shown."
+            f"{min(len(sides), MAX_SIDES)} of {len(sides)} sides and "
+            f"{min(len(splits), MAX_SPLITS)} of {len(splits)} splits are shown."
         )
-    rows, columns = rows[:MAX_ROWS], columns[:MAX_PANELS]
-    figure, [ax] = grid(1, [0.5 + 0.42 * len(rows)])
-    _matrix(ax, cells, rows, columns)
+    height = 0.4 if len(sides) < 5 else 0.55
+    figure, [ax] = grid(1, [0.5 + height * min(len(splits), MAX_SPLITS)])
+    _matrix(ax, cells, sides[:MAX_SIDES], splits[:MAX_SPLITS])
     kinds = [cell.kind for cell in cells.values()]
     legend = [
         Patch(facecolor=VERDICT_COLOURS[kind][0], edgecolor="#444444", label=MEANING[kind])
@@ -147,50 +148,29 @@ def _cell(trials: pd.DataFrame) -> Cell:
     error = worst.gradient_relative_error.max()
     parts = [scales or kind, f"error {error:.1e}" if error == error else "error unknown"]
     if failure:
-        parts.append(f"and failed: {failure}")
+        parts.append(f"✕ {len(trials) - len(compared):,} of {len(trials):,} failed")
     return Cell(kind, "\n".join(parts))
 
 
 def _matrix(
-    ax: Axes, cells: dict[tuple[str, str], Cell], rows: list[str], columns: list[str]
+    ax: Axes, cells: dict[tuple[str, str], Cell], sides: list[str], splits: list[str]
 ) -> None:
-    ax.set_xlim(0, len(columns))
-    ax.set_ylim(len(rows), 0)
-    split = [textwrap.fill(printable(name), max(9, 48 // len(columns))) for name in columns]
-    ax.set_xticks([x + 0.5 for x in range(len(columns))], split)
-    sides = [printable(name).replace(" ", "\n", 1) for name in rows]
-    ax.set_yticks([y + 0.5 for y in range(len(rows))], sides)
+    ax.set_xlim(0, len(sides))
+    ax.set_ylim(len(splits), 0)
+    wide = 84 // len(sides)
+    heads = [wrapped(side.replace(" ", "\n", 1), wide) for side in sides]
+    ax.set_xticks([x + 0.5 for x in range(len(sides))], heads)
+    ax.set_yticks([y + 0.5 for y in range(len(splits))], [wrapped(name, 22) for name in splits])
     ax.xaxis.tick_top()
-    ax.tick_params(length=0, labelsize=8)
+    ax.tick_params(length=0, labelsize=7.5)
     ax.spines[:].set_visible(False)
-    wide = max(12, 66 // len(columns))
-    for y, side in enumerate(rows):
-        for x, name in enumerate(columns):
-            cell = cells.get((side, name), Cell("unknown", "not run"))
+    for y, split in enumerate(splits):
+        for x, side in enumerate(sides):
+            cell = cells.get((side, split), Cell("unknown", "not run"))
             back, fore = VERDICT_COLOURS.get(cell.kind, FAILED)
-            hatch = FAILED_HATCH if cell.kind == "failed" else None
-            ax.add_patch(
-                Rectangle(
-                    (x + 0.02, y + 0.04),
-                    0.96,
-                    0.92,
-                    facecolor=back,
-                    edgecolor="#BBBBBB",
-                    hatch=hatch,
-                    linewidth=0.6,
-                )
-            )
-            text = "\n".join(textwrap.shorten(t, wide) for t in printable(cell.text).split("\n"))
-            ax.text(
-                x + 0.5,
-                y + 0.5,
-                text,
-                ha="center",
-                va="center",
-                color=fore,
-                fontsize=7.5,
-                bbox={"facecolor": back, "edgecolor": "none", "pad": 1},
-            )
+            tile(ax, x, y, back, FAILED_HATCH if cell.kind == "failed" else "")
+            text = wrapped(cell.text, wide, lines=2)
+            ax.text(x + 0.5, y + 0.5, text, color=fore, fontsize=7, **on_tile(back))
 
 
 def _message(cells: dict[tuple[str, str], Cell]) -> str:

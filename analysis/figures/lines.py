@@ -27,6 +27,7 @@ from analysis.figures.style import (
     nothing_here,
     quantity,
     sequence_axis,
+    span,
     styled,
 )
 from bench.theory import activation_bytes, logits_bytes, model_state_bytes, total_parameters
@@ -60,7 +61,7 @@ def throughput(frame: pd.DataFrame) -> Figure:
         f"at {best.panel}, {best.seq_len:,} tokens"
     )
     alt = _spoken(timed, "tokens_per_s", 1.0, "tokens/s")
-    notes = [*interval_note(table), *caveats(table), *left]
+    notes = [*interval_note(table), *left, *caveats(table)]
     return finish(figure, title, alt, notes, _legend(shown, timed))
 
 
@@ -83,15 +84,13 @@ def memory(frame: pd.DataFrame) -> Figure:
         _lines(ax, part, shown, "peak_memory_bytes", MIB)
         line = part.drop_duplicates("seq_len").sort_values("seq_len")
         ax.plot(line.seq_len, line.theory / MIB, color="black", linestyle=(0, (1, 1)), marker="_")
+        ax.autoscale(axis="y")
         ax.set_ylim(bottom=0)
         ax.set_title(panel)
         ax.set_ylabel("peak memory per rank [MiB]")
     ratio = known.peak_memory_bytes / known.theory
-    title = (
-        f"Peak memory per rank is {quantity(ratio.min())} to {quantity(ratio.max())} times "
-        "what the theory expects"
-    )
-    notes = ["Maximum over ranks and rounds.", *failures(table), *left]
+    title = f"Peak memory per rank is {span(ratio, '.3g')} times what the theory expects"
+    notes = ["Maximum over ranks and rounds.", *left, *failures(table)]
     if known.comm.ne("nccl").any():
         notes.insert(1, "On CPU: a rank's own memory above what it shared when it was forked.")
     return finish(

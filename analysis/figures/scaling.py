@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.points import Look, caveats, handle, looks, panel_axes, points
-from analysis.figures.style import blank, finish, grid, hatched, nothing_here, styled
+from analysis.figures.style import blank, finish, grid, hatched, nothing_here, span, styled
 from bench.rounds import figure_of_rounds
 from bench.theory import model_flops_per_step
 from bench.trial import ModelSpec
 
 KINDS = {
-    "strong": "strong scaling: the same step on more ranks",
-    "weak": "weak scaling: a rank's share of the tokens stays",
+    "strong": "strong: the same step",
+    "weak": "weak: the same tokens a rank",
 }
 MAX_LINES = 12
 
@@ -94,9 +94,7 @@ def scaling(frame: pd.DataFrame) -> Figure:
         if table.emulated.any() or not table.timings_valid.all():
             hatched(ax)
     axes[0].set_ylabel("efficiency (1: nothing lost)")
-    worst, best = min(found, key=lambda e: e.value), max(found, key=lambda e: e.value)
-    low, high = f"{100 * worst.value:.0f}", f"{100 * best.value:.0f}"
-    kept = low if low == high else f"{low} to {high}"
+    kept = span((100 * one.value for one in found), ".0f")
     spoken = [
         f"{one.kind}, {one.series}, {one.line}: {one.value:.2f} at {one.world} ranks "
         f"beside {one.fewest}"

@@ -25,7 +25,9 @@ from analysis.figures.style import (
     nothing_here,
     phase_patches,
     quantity,
+    span,
     styled,
+    wrapped,
 )
 
 MAX_BARS = 32
@@ -49,8 +51,8 @@ def phases(frame: pd.DataFrame) -> Figure:
     room = MAX_BARS // len(parts)
     for panel, part in parts.items():
         if len(part) > room:
-            left.append(f"{room} of {len(part)} bars are shown at {panel}.")
-            parts[panel] = part.head(room)
+            left.append(f"{room} bars a split are shown, those of the longest sequences.")
+            parts[panel] = part.tail(room)  # the longest sequences
     figure, axes = grid(len(parts), [0.55 + 0.19 * len(part) for part in parts.values()], columns=1)
     for (panel, part), ax in zip(parts.items(), axes, strict=True):
         _bars(ax, part)
@@ -58,17 +60,16 @@ def phases(frame: pd.DataFrame) -> Figure:
     axes[-1].set_xlabel("step time [ms]")
     share = timed.aggregate_s / timed.step_s
     title = (
-        f"The loss aggregation takes {100 * share.min():.1f} to {100 * share.max():.1f} % of a step"
+        f"The loss aggregation takes {span(100 * share, '.1f')} % of a step"
         if share.notna().any()
-        else f"Steps take {quantity(timed.step_s.min() * MS)} to "
-        f"{quantity(timed.step_s.max() * MS)} ms"
+        else f"Steps take {span(timed.step_s * MS, '.1f')} ms"
     )
     spoken = [
         f"{row.series}, {row.panel}, {row.seq_len:,} tokens: {quantity(row.step_s * MS)} ms, "
         f"aggregate {quantity(row.aggregate_s * MS)} ms"
         for row in timed.head(16).itertuples()
     ]
-    notes = ["Diamond: the step as a whole.", *interval_note(table), *caveats(table), *left]
+    notes = ["Diamond: the step as a whole.", *interval_note(table), *left, *caveats(table)]
     return finish(figure, title, "; ".join(spoken), notes, phase_patches())
 
 
@@ -80,13 +81,8 @@ def _bars(ax: Axes, part: pd.DataFrame) -> None:
     ax.set_axisbelow(True)
     for y, row in enumerate(part.itertuples()):
         if row.step_s != row.step_s:
-            ax.annotate(
-                f" ✕ {row.failure}"[:70],
-                (0, y),
-                va="center",
-                fontsize=7,
-                xycoords=("axes fraction", "data"),
-            )
+            text = wrapped(f" ✕ {row.failure}", 76, lines=1)
+            ax.annotate(text, (0, y), xycoords=("axes fraction", "data"), va="center", fontsize=7)
             continue
         start = 0.0
         invalid = row.emulated or not row.timings_valid
@@ -156,8 +152,8 @@ def step_times(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     ]
     notes = [
         "A point is a step, the slowest rank's time; a bar is the median of its round.",
-        *caveats(table),
         *left,
+        *caveats(table),
     ]
     return finish(
         figure, title, "; ".join(spoken), notes, [handle(look) for look in shown.values()]

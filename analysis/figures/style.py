@@ -18,7 +18,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 LOSS_COLOURS = {
     "all_gather": "#0072B2",
@@ -55,7 +55,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 
 WIDTH = 6.4
 """Of every figure [inches]: its text is readable on a telephone and in a column of a page."""
-MAX_NOTES = 6
+MAX_NOTES = 9
 MAX_SERIES = 16
 
 _RC: Any = {
@@ -78,6 +78,7 @@ _RC: Any = {
     "axes.edgecolor": "#444444",
 }
 
+Colour = str | tuple[float, float, float, float]
 Draw = TypeVar("Draw", bound=Callable[..., Figure])
 
 
@@ -209,6 +210,27 @@ def nothing_here(axes: Axes, why: str) -> None:
     axes.set_yticks([])
 
 
+def tile(ax: Axes, x: int, y: int, colour: Colour, hatch: str) -> None:
+    """A cell of a matrix, in column `x` and row `y`."""
+    box = Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, facecolor=colour, hatch=hatch)
+    box.set(edgecolor="#C0C0C0", linewidth=0.6)
+    ax.add_patch(box)
+
+
+def on_tile(colour: Colour) -> Any:
+    """Options of a text in the middle of a tile: readable over its hatching."""
+    box = {"facecolor": colour, "edgecolor": "none", "pad": 1}
+    return {"ha": "center", "va": "center", "bbox": box, "linespacing": 1.15}
+
+
+def wrapped(text: str, width: int, lines: int = 3) -> str:
+    """`text` in lines of at most `width` characters; of each of its own lines, `lines` stay."""
+    return "\n".join(
+        textwrap.fill(printable(one), max(width, 8), max_lines=lines, placeholder="…")
+        for one in text.split("\n")
+    )
+
+
 def sequence_axis(axes: Axes, lengths: Sequence[int]) -> None:
     """The x axis of figures over the sequence length [tokens], with the measured values."""
     ticks = sorted(set(lengths))
@@ -229,6 +251,13 @@ def quantity(value: float) -> str:
         return str(value)
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}"
+
+
+def span(values: Iterable[float], kind: str) -> str:
+    """`low to high` in the number format `kind`; one number where they are equal."""
+    known = [value for value in values if math.isfinite(value)]
+    ends = dict.fromkeys(format(value, kind) for value in (min(known), max(known)))
+    return " to ".join(ends)
 
 
 def limited(texts: list[str], most: int, noun: str) -> list[str]:
