@@ -9,7 +9,7 @@ throughput(load("results/quick")).savefig("throughput.svg")
 """
 
 from analysis.figures.cost import cost
-from analysis.figures.display import show, show_table
+from analysis.figures.display import rendered, show, show_table
 from analysis.figures.gradient import gradient_audit, gradient_table
 from analysis.figures.lines import memory, throughput
 from analysis.figures.scaling import scaling
@@ -23,6 +23,7 @@ __all__ = [
     "gradient_table",
     "memory",
     "phases",
+    "rendered",
     "scaling",
     "show",
     "show_table",

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import LINES, MARKERS, MAX_SERIES, colour_of, limited
+from analysis.figures.style import LINES, MARKERS, MAX_SERIES, colour_of, limited, printable
 from analysis.table import natural, varying_axes
 from bench.record import PHASES
 from bench.rounds import figure_of_rounds
@@ -47,7 +47,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     names = panel_axes(frame)
     table["panel"] = [_named(row, names) for row in table[names].itertuples(index=False)]
-    table["series"] = table.environment.astype(str) + " " + table.loss.astype(str)
+    table["series"] = (table.environment.astype(str) + " " + table.loss.astype(str)).map(printable)
     order = [*names, "seq_len", *SERIES]
     return table.sort_values(order, key=lambda c: c.map(natural)).reset_index(drop=True)
 
@@ -153,7 +153,7 @@ def _row(trials: pd.DataFrame) -> dict[str, object]:
             row["rounds"] = len(values)
             row["level"] = figure.interval.level if figure else math.nan
     row["failed"] = int((trials.status != "ok").sum())
-    row["failure"] = "; ".join(dict.fromkeys(map(str, trials.failure.dropna())))
+    row["failure"] = printable("; ".join(dict.fromkeys(map(str, trials.failure.dropna()))))
     row["peak_memory_bytes"] = trials.peak_memory_bytes.max()
     row["emulated"] = bool(trials.emulated.any())
     row["timings_valid"] = bool(trials.timings_valid.all())
@@ -161,7 +161,7 @@ def _row(trials: pd.DataFrame) -> dict[str, object]:
 
 
 def _named(values: Iterable[object], names: Sequence[str]) -> str:
-    return " ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+    return printable(" ".join(f"{name}={value}" for name, value in zip(names, values, strict=True)))
 
 
 def _some(comms: pd.Series) -> str:
