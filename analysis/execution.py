@@ -16,6 +16,8 @@ from nbformat import NotebookNode
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from analysis.reading import AnalysisError
+
 CELL_TIMEOUT_S = 300
 MOST_IPC_PATH = 90
 """Characters of a socket's path, its own ending aside; Linux allows 107."""
@@ -34,7 +36,8 @@ class ThisInterpreter(AsyncKernelManager):
 def execute(paths: Sequence[Path], parameters: Mapping[str, object]) -> list[NotebookNode]:
     """The notebooks with `parameters` put in, executed side by side, each in its own folder.
 
-    A cell that raises keeps its error as output, and the cells after it run.
+    A cell that raises keeps its error as output, and the cells after it run. Raises
+    AnalysisError when a kernel dies (interrupted, killed) or takes too long.
     """
     with tempfile.TemporaryDirectory(prefix="spbench-report-") as private:
         notebooks = [_execute(path, parameters, Path(private)) for path in paths]
@@ -42,7 +45,13 @@ def execute(paths: Sequence[Path], parameters: Mapping[str, object]) -> list[Not
         async def together() -> list[NotebookNode]:
             return await asyncio.gather(*notebooks)
 
-        return asyncio.run(together())
+        try:
+            return asyncio.run(together())
+        except (RuntimeError, TimeoutError) as error:
+            raise AnalysisError(
+                f"the notebooks did not come to their end ({_first_line(error)}); "
+                "run `spbench report` again, with more free memory if it was killed"
+            ) from error
 
 
 async def _execute(path: Path, parameters: Mapping[str, object], private: Path) -> NotebookNode:
@@ -59,13 +68,16 @@ async def _execute(path: Path, parameters: Mapping[str, object], private: Path) 
         km=manager,
         timeout=CELL_TIMEOUT_S,
         allow_errors=True,
+        shutdown_kernel="immediate",
         resources={"metadata": {"path": str(path.parent)}},
     )
     # The user's IPython profile must not run in it, and an Agg figure needs no display.
     environment = {**os.environ, "IPYTHONDIR": str(private / "ipython"), "MPLBACKEND": "agg"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    try:
-        await client.async_execute(env=environment)
-    finally:
-        await manager.shutdown_kernel(now=True)  # the client leaves a given manager's running
+    # The client leaves a given manager's kernel running unless told otherwise.
+    await client.async_execute(env=environment, cleanup_kc=True)
     return notebook
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
