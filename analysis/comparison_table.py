@@ -122,7 +122,8 @@ def _details(comparison: Comparison) -> Grid:
         for point in comparison.points
     ]
     return Grid(
-        "candidate minus baseline [ms], median over rounds; ratio of peak memory; both gradients",
+        "candidate minus baseline [ms], median over rounds; ratio of peak memory; "
+        "gradient of each (×2: twice what it should be)",
         [*comparison.axes, *names, "memory", "gradients"],
         rows,
         [*comparison.axes, "gradients"],
@@ -180,8 +181,9 @@ def _ratio(ratio: Ratio) -> tuple[str, str]:
 
 
 def _gradient(side: Side) -> str:
+    """The verdict; a scale stands for `scaled`."""
     scaled = side.gradient_verdict == "scaled"
-    return f"scaled {side.gradient_scale_label}" if scaled else side.gradient_verdict or "–"
+    return side.gradient_scale_label if scaled else side.gradient_verdict or "–"
 
 
 def _line(cells: Sequence[str]) -> str:
