@@ -13,7 +13,7 @@ import pytest
 from analysis.frame import AnalysisError
 from analysis.report import write as report
 from bench.record import Record, Status
-from tests.factories import environment, error, failed, machine, ok, write
+from tests.factories import environment, error, failed, machine, ok, worker, write
 from tests.synthetic import sweep
 
 OLD = environment("torch-2.2", "2.2.2")
@@ -25,7 +25,13 @@ def both_sides(rounds: int = 3) -> list[Record]:
         record
         for r in range(rounds)
         for record in (
-            ok(round=r, step_s=0.5, environment=OLD, loss="weighted_all_reduce"),
+            ok(
+                round=r,
+                step_s=0.5,
+                environment=OLD,
+                loss="weighted_all_reduce",
+                worker=worker("2.2.2"),
+            ),
             ok(round=r, step_s=0.4, loss="all_gather"),
         )
     ]
