@@ -14,6 +14,8 @@ from analysis.figures.style import alt_text
 MOST_SVG_BYTES = 400_000
 """A figure with more is shown as pixels."""
 PIXELS_PER_INCH = 160
+LONG = 32
+"""Characters from which a table's cell may take several lines."""
 
 NUMBER = re.compile(r"[-+±×]?[\d,.]+(e[-+]\d+)?!?( … +[\d,.]+)?$")
 
@@ -47,7 +49,10 @@ def rendered(figure: Figure) -> tuple[str, bytes | str]:
 
 
 def html_table(table: pd.DataFrame) -> str:
-    """`table` as HTML without an index, everything escaped; numbers have the class `n`."""
+    """`table` as HTML without an index, everything escaped.
+
+    Numbers have the class `n`, texts longer than `LONG` the class `t`.
+    """
     head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in table)
     rows = "".join(
         f"<tr>{''.join(map(_html_cell, row))}</tr>\n" for row in table.itertuples(index=False)
@@ -57,5 +62,5 @@ def html_table(table: pd.DataFrame) -> str:
 
 def _html_cell(value: object) -> str:
     text = "" if value is None or value != value else str(value)
-    kind = ' class="n"' if NUMBER.match(text) else ""
+    kind = ' class="n"' if NUMBER.match(text) else ' class="t"' if len(text) > LONG else ""
     return f"<td{kind}>{escape(text)}</td>"
