@@ -14,6 +14,7 @@ import yaml
 
 from bench import __version__, cli
 from bench.controller import environments, host
+from tests.analysis.sides import UPGRADE, WORKAROUND, frame_of, question, timed
 from tests.controller.fake_hosts import FakeHosts
 from tests.factories import ok, write
 
@@ -58,6 +59,9 @@ def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (("sweep", f"environment.python={sys.executable}"), "no torch"),
         (("show", "/nowhere"), "/nowhere"),
         (("export", "/nowhere", "--to", "json"), "/nowhere"),
+        (("compare", "/nowhere"), "/nowhere"),
+        (("compare", "/nowhere", "--fail-if-slower", "5"), "--fail-if-slower 5: not a difference"),
+        (("compare", "/nowhere", "--smallest", "x"), "--smallest x: not a difference"),
         (("report", "/nowhere"), "/nowhere"),
         (("env", "sync", "torch-2.1"), "did you mean 'torch-2.13'?"),
         (("env", "remove", "torch-9"), "unknown environment"),
@@ -208,6 +212,39 @@ def test_every_help_has_an_example(command: str) -> None:
     done = spbench(*command.split(), "--help")
     assert done.returncode == 0
     assert "Example: spbench" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("step_s", "limit", "code", "message"),
+    [(1.0, "5%", 0, ""), (1.2, "5%", 1, "is slower by 20.0%"), (1.2, "30%", 0, "")],
+)
+def test_a_slower_candidate_fails_where_that_is_asked_for(
+    tmp_path: Path, step_s: float, limit: str, code: int, message: str
+) -> None:
+    frame_of(tmp_path, [*timed(WORKAROUND, 1.0), *timed(UPGRADE, step_s)])
+    done = spbench("compare", str(tmp_path), "--fail-if-slower", limit, "--format", "csv")
+    assert done.returncode == code
+    assert message in done.stderr
+    assert (done.stderr == "") == (code == 0)
+    assert done.stdout.startswith("baseline,candidate,")
+
+
+def test_compare_names_the_nearest_axis(tmp_path: Path) -> None:
+    question(tmp_path)
+    sides = ("--baseline", "enviroment=torch-2.2", "--candidate", "environment=torch-2.13")
+    done = spbench("compare", str(tmp_path), *sides)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "spbench: baseline: enviroment: unknown axis; did you mean 'environment'?\n"
+    )
+
+
+def test_compare_without_sides_answers_the_question(tmp_path: Path) -> None:
+    question(tmp_path)
+    done = spbench("compare", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "upgrading is 2.00 (2.00 to 2.00) times" in done.stdout
+    assert "torch-2.13 with all_gather against torch-2.2 with all_gather" in done.stdout
 
 
 def test_version() -> None:
