@@ -6,8 +6,10 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -17,6 +19,8 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from analysis.reading import AnalysisError
+
+Result = TypeVar("Result")
 
 CELL_TIMEOUT_S = 300
 MOST_IPC_PATH = 90
@@ -37,21 +41,39 @@ def execute(paths: Sequence[Path], parameters: Mapping[str, object]) -> list[Not
     """The notebooks with `parameters` put in, executed side by side, each in its own folder.
 
     A cell that raises keeps its error as output, and the cells after it run. Raises
-    AnalysisError when a kernel dies (interrupted, killed) or takes too long.
+    AnalysisError when a kernel dies or takes too long.
     """
     with tempfile.TemporaryDirectory(prefix="spbench-report-") as private:
-        notebooks = [_execute(path, parameters, Path(private)) for path in paths]
-
-        async def together() -> list[NotebookNode]:
-            return await asyncio.gather(*notebooks)
-
         try:
-            return asyncio.run(together())
+            return _in_thread([_execute(path, parameters, Path(private)) for path in paths])
         except (RuntimeError, TimeoutError) as error:
             raise AnalysisError(
                 f"the notebooks did not come to their end ({_first_line(error)}); "
-                "run `spbench report` again, with more free memory if it was killed"
+                "run `spbench report` again, with more free memory if a kernel was killed"
             ) from error
+
+
+def _in_thread(tasks: Sequence[Coroutine[None, None, Result]]) -> list[Result]:
+    """The results of `tasks`, run together by an event loop in a thread of its own.
+
+    The caller may have a loop already (Jupyter does), and in the main thread nbclient would
+    take over Ctrl-C, which here cancels the tasks and passes through.
+    """
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Future[list[Result]]]] = Future()
+
+    async def together() -> list[Result]:
+        everything = asyncio.gather(*tasks)
+        started.set_result((asyncio.get_running_loop(), everything))
+        return await everything
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(asyncio.run, together())
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            loop, everything = started.result()
+            loop.call_soon_threadsafe(everything.cancel)
+            raise
 
 
 async def _execute(path: Path, parameters: Mapping[str, object], private: Path) -> NotebookNode:

@@ -369,7 +369,11 @@ def _report(folder: Path, output: Optional[Path]) -> None:
     with _one_line(AnalysisError), Console().status("making the report"):
         from analysis.report import write
 
-        path = write(folder, output)
+        try:
+            path = write(folder, output)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; no report was made", err=True)
+            raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"report: {path}")
 
 

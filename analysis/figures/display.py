@@ -14,7 +14,7 @@ from analysis.figures.style import alt_text
 MOST_SVG_BYTES = 400_000
 """A figure with more is shown as pixels."""
 PIXELS_PER_INCH = 160
-LONG = 32
+LONG = 26
 """Characters from which a table's cell may take several lines."""
 
 NUMBER = re.compile(r"[-+±×]?[\d,.]+(e[-+]\d+)?!?( … +[\d,.]+)?$")

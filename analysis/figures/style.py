@@ -132,7 +132,7 @@ def finish(
     The alternative text is the figure's label: `alt_text` gives it.
     """
     shown = limited(list(dict.fromkeys(notes)), MAX_NOTES, "notes")
-    message = textwrap.fill(printable(title), 70)
+    message = textwrap.fill(printable(title).replace(" %", "\N{NO-BREAK SPACE}%"), 70)
     below = "\n".join(textwrap.fill(printable(note), 118) for note in shown)
     columns = 2 if max((len(str(one.get_label())) for one in legend), default=0) > 24 else 4
     top = 0.1 + 0.2 * (message.count("\n") + 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import psutil
 import pytest
 
 from analysis.execution import execute
@@ -56,3 +57,21 @@ def test_a_cell_that_fails_keeps_its_error_and_the_others_run(tmp_path: Path) ->
     *_, failing, printing = done.cells
     assert failing.outputs[0].ename == "ZeroDivisionError"
     assert printing.outputs[0].text == "42\n"
+
+
+def test_an_interrupt_passes_through_and_ends_the_kernels(tmp_path: Path) -> None:
+    cells = [
+        nbformat.v4.new_code_cell("path = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "import os, pathlib, signal, time\n"
+            "pathlib.Path(path).write_text(str(os.getpid()))\n"
+            "os.kill(os.getppid(), signal.SIGINT)\n"
+            "time.sleep(60)"
+        ),
+    ]
+    notebook = tmp_path / "endless.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
+    started = tmp_path / "kernel"
+    with pytest.raises(KeyboardInterrupt):
+        execute([notebook], {"path": str(started)})
+    assert not psutil.pid_exists(int(started.read_text()))

@@ -39,8 +39,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(path: Path) -> Iterator[Browser]:
-    """Chromium without a display; after `path`, since both run an event loop of their own."""
+def browser() -> Iterator[Browser]:
+    """Chromium without a display."""
     with sync_playwright() as playwright:
         # In a container there is no user namespace for its sandbox; the page is our own.
         started = playwright.chromium.launch(
