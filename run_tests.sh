@@ -29,6 +29,14 @@ check mypy
 echo "== import-linter"
 "$python" -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 
+# The report's test in a browser says why it is skipped where there is none.
+if ! command -v chromium chromium-browser >/dev/null && command -v apt-get >/dev/null &&
+    [ "$(id -u)" = 0 ] && [ -z "$fast" ]; then
+    echo "== apt-get install chromium (for the report's test)"
+    { apt-get update && apt-get install --yes --no-install-recommends chromium; } >/dev/null ||
+        echo "spbench: chromium could not be installed; the report is not tested in a browser" >&2
+fi
+
 if [ -n "$fast" ]; then
     arguments+=(-m "not environment and not slow")
 else

@@ -10,8 +10,8 @@ import signal
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from analysis.statistics import median
 from bench.record import PHASES, Status
+from bench.rounds import slowest
 from bench.theory import tokens_per_second
 
 
@@ -177,25 +177,16 @@ def failure_of(record: Content) -> str | None:
 def _times(record: Content, axes: Content) -> dict[str, float | None]:
     """Step and phase times, and throughput; all None unless the trial is ok and has samples."""
     ranks = record["samples"] if record["status"] == Status.OK.value else []
-    step_s = _slowest([rank["step_s"] for rank in ranks])
+    step_s = slowest([rank["step_s"] for rank in ranks])
     phases = [rank["phases_s"] for rank in ranks]
     times = {"step_s": step_s}
     for name in PHASES:
-        times[f"{name}_s"] = _slowest([phase[name] for phase in phases if name in phase])
+        times[f"{name}_s"] = slowest([phase[name] for phase in phases if name in phase])
     rate = None
     if step_s is not None:
         rate = tokens_per_second(axes["dp"], axes["micro_batch"], axes["seq_len"], step_s)
     per_rank = rate / axes["world"] if rate else None
     return {**times, "tokens_per_s": rate, "tokens_per_s_per_rank": per_rank}
-
-
-def _slowest(per_rank: list[list[float]]) -> float | None:
-    """Median over steps of the maximum over ranks [s]; None where nothing was timed.
-
-    ValueError when ranks have different numbers of steps.
-    """
-    per_step = list(map(max, zip(*per_rank, strict=True)))
-    return median(per_step) if per_step else None
 
 
 def _gradient(gradient: Content | None) -> dict[str, Any]:

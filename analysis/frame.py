@@ -16,7 +16,7 @@ from analysis.columns import AXES, RESULTS, Column, Content
 from analysis.reading import AnalysisError, Rows, lines_of, read, whole
 from bench.record import record_files
 
-__all__ = ["SAMPLE_COLUMNS", "AnalysisError", "load", "samples"]
+__all__ = ["SAMPLE_COLUMNS", "AnalysisError", "load", "records", "samples"]
 
 SAMPLE_COLUMNS = {
     "trial_id": "names the record",
@@ -53,19 +53,29 @@ def samples(folder: Path | str) -> pd.DataFrame:
 
     Raises AnalysisError when the folder is missing or holds no record.
     """
-    frame = load(folder)
-    counted = set(zip(frame.trial_id, frame.started, strict=True))
     values: dict[str, list[Any]] = {name: [] for name in SAMPLE_COLUMNS}
-    lines = (line for path in record_files(Path(folder)) for line in lines_of(whole(path), Rows()))
-    for line in lines:
-        identity = (line.results["trial_id"], _timestamp(line.results["started"]))
-        if identity in counted:
-            counted.discard(identity)
-            for sample in _samples_of(line.content):
-                for name, value in zip(SAMPLE_COLUMNS, sample, strict=True):
-                    values[name].append(value)
+    for record in records(folder):
+        for sample in _samples_of(record):
+            for name, value in zip(SAMPLE_COLUMNS, sample, strict=True):
+                values[name].append(value)
     table = pd.DataFrame(values)
     return table.astype(dict.fromkeys(("trial_id", "config_hash", "phase"), "category"))
+
+
+def records(folder: Path | str, frame: pd.DataFrame | None = None) -> Iterator[Content]:
+    """The whole records of the trials that `load` counts: results/README.md says what is in them.
+
+    `frame` is what `load` returned, where the caller has it already.
+    Raises AnalysisError when the folder is missing or holds no record.
+    """
+    frame = load(folder) if frame is None else frame
+    counted = set(zip(frame.trial_id, frame.started, strict=True))
+    for path in record_files(Path(folder)):
+        for line in lines_of(whole(path), Rows()):
+            identity = (line.results["trial_id"], _timestamp(line.results["started"]))
+            if identity in counted:
+                counted.discard(identity)
+                yield line.content
 
 
 def _typed(values: Mapping[str, Any], columns: Mapping[str, Column]) -> pd.DataFrame:

@@ -44,7 +44,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         table.insert(1 + len(axes), "config", table.config_hash.str[:8])
         axes = [*axes, "config"]
     if axes:
-        table = table.sort_values(axes, key=lambda column: column.map(_natural))
+        table = table.sort_values(axes, key=lambda column: column.map(natural))
     return table.reset_index(drop=True)
 
 
@@ -63,6 +63,12 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
         if not (size and (frame.groupby("model")[name].nunique() == 1).all()):
             chosen.append(name)
     return chosen
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """`summary` as people read it: a frame of text, numbers of a column with equal decimals."""
+    table = summary(frame)
+    return _cells(table, [name for name in (*varying_axes(frame), "config") if name in table])
 
 
 def render(frame: pd.DataFrame, console: Console) -> None:
@@ -278,7 +284,7 @@ def _relative_intervals(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _natural(value: Any) -> tuple[tuple[bool, float, str], ...]:
+def natural(value: Any) -> tuple[tuple[bool, float, str], ...]:
     """Sort key: numbers by value, text with its numbers by value, missing last."""
     if isinstance(value, str):
         parts = re.findall(r"\d+|\D+", value)

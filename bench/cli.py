@@ -20,6 +20,7 @@ from bench import __version__
 if TYPE_CHECKING:
     from bench.trial import EnvironmentSpec
 
+FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -72,6 +73,15 @@ class Format(str, Enum):
 
     CSV = "csv"
     PARQUET = "parquet"
+    JSON = "json"
+
+
+class ComparisonFormat(str, Enum):
+    """What `compare` prints."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    CSV = "csv"
     JSON = "json"
 
 
@@ -128,7 +138,10 @@ def sweep(
             raise typer.Exit(INTERRUPTED) from None
     if run.folder is not None:
         _answer(run.folder)
+        _sentences(run.folder)
         typer.echo(f"records: {run.folder}")
+        if run.report:
+            _report(run.folder, None)
 
 
 @app.command()
@@ -157,6 +170,64 @@ def export(
 
     with _one_line(AnalysisError, OSError):
         typer.echo(write(results, to.value, output))
+
+
+@app.command()
+def compare(
+    results: Results,
+    baseline: Annotated[
+        Optional[str], typer.Option(help="Axes and values: 'environment=torch-2.2 loss=local'.")
+    ] = None,
+    candidate: Annotated[
+        Optional[str], typer.Option(help="The same axes at other values. Default: natural pairs.")
+    ] = None,
+    to: Annotated[
+        ComparisonFormat, typer.Option("--format", help="Format.")
+    ] = ComparisonFormat.TABLE,
+    smallest: Annotated[str, typer.Option(help="Smallest difference that matters.")] = "2%",
+    fail_if_slower: Annotated[
+        Optional[str],
+        typer.Option(help="Exit code 1 where the candidate is slower by this (5%)."),
+    ] = None,
+) -> None:
+    """Compare two sides, point by point: speed, phases, memory, gradients, and what follows.
+
+    Without --baseline and --candidate it compares what the folder was made for.
+
+    Example: spbench compare results/quick --baseline "environment=torch-2.2
+    loss=weighted_all_reduce" --candidate "environment=torch-2.13 loss=all_gather"
+    """
+    from analysis.compare import comparisons
+    from analysis.comparison_table import show
+    from analysis.frame import AnalysisError, load
+    from analysis.gate import objections
+
+    with _one_line(AnalysisError):
+        matters = _share("--smallest", smallest)
+        limit = _share("--fail-if-slower", fail_if_slower) if fail_if_slower else None
+        found = comparisons(load(results), baseline, candidate, matters)
+    show(found, to.value)
+    if limit is not None:
+        against = [line for one in found for line in objections(one, limit)]
+        for line in against:
+            typer.echo(f"spbench: --fail-if-slower {fail_if_slower}: {line}", err=True)
+        if against:
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+def report(
+    results: Results,
+    output: Annotated[
+        Optional[Path],
+        typer.Option("--output", "-o", help="File; default: report.html in RESULTS."),
+    ] = None,
+) -> None:
+    """Make one HTML file that needs no network: the answer, figures, tables, failures, versions.
+
+    Example: spbench report results/quick
+    """
+    _report(results, output)
 
 
 @environments.command("list")
@@ -257,6 +328,18 @@ def _specs(names: Optional[list[str]]) -> dict[str, EnvironmentSpec]:
     return {name: known[name] for name in names or known}
 
 
+def _share(option: str, text: str) -> float:
+    from analysis.frame import AnalysisError
+    from bench.rounds import share
+
+    try:
+        return share(text)
+    except ValueError as error:
+        raise AnalysisError(
+            f"{option} {text}: not a difference; allowed: above 0 % and below 100 %, such as 5%"
+        ) from error
+
+
 def _answer(folder: Path) -> None:
     from rich.console import Console
 
@@ -265,6 +348,33 @@ def _answer(folder: Path) -> None:
 
     with _one_line(AnalysisError):
         render(load(folder), Console())
+
+
+def _sentences(folder: Path) -> None:
+    """Tell what the natural comparisons of a folder say."""
+    from analysis.answers import answers
+    from analysis.frame import load
+
+    for answer in answers(load(folder)):
+        typer.echo(f"\n{answer.sides}:")
+        for sentence in answer.sentences:
+            typer.echo(f"  {sentence}")
+
+
+def _report(folder: Path, output: Optional[Path]) -> None:
+    from rich.console import Console
+
+    from analysis.frame import AnalysisError
+
+    with _one_line(AnalysisError), Console().status("making the report"):
+        from analysis.report import write
+
+        try:
+            path = write(folder, output)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; no report was made", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+    typer.echo(f"report: {path}")
 
 
 def main() -> None:

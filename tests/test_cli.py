@@ -14,10 +14,12 @@ import yaml
 
 from bench import __version__, cli
 from bench.controller import environments, host
+from tests.analysis.sides import UPGRADE, WORKAROUND, frame_of, question, timed
 from tests.controller.fake_hosts import FakeHosts
+from tests.factories import ok, write
 
 ROOT = Path(__file__).parents[1]
-SINGLE = ("sweep", "+experiment=single", "rounds=1")
+SINGLE = ("sweep", "+experiment=single", "rounds=1", "report=false")
 
 
 def spbench(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -57,6 +59,10 @@ def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (("sweep", f"environment.python={sys.executable}"), "no torch"),
         (("show", "/nowhere"), "/nowhere"),
         (("export", "/nowhere", "--to", "json"), "/nowhere"),
+        (("compare", "/nowhere"), "/nowhere"),
+        (("compare", "/nowhere", "--fail-if-slower", "5"), "--fail-if-slower 5: not a difference"),
+        (("compare", "/nowhere", "--smallest", "x"), "--smallest x: not a difference"),
+        (("report", "/nowhere"), "/nowhere"),
         (("env", "sync", "torch-2.1"), "did you mean 'torch-2.13'?"),
         (("env", "remove", "torch-9"), "unknown environment"),
     ],
@@ -86,7 +92,33 @@ def test_the_sweep_ends_with_the_answer_and_the_folder(
     assert code == 0
     assert len(fake.trials) == 1
     assert lines[-1] == f"records: {tmp_path}"
-    assert lines[-2] == "2 trials: 1 ok, 1 unsupported; not ok: 1"
+    assert "2 trials: 1 ok, 1 unsupported; not ok: 1" in lines
+
+
+def test_the_sweep_makes_a_report_unless_told_otherwise(
+    fake: FakeHosts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ("sweep", "+experiment=single", "rounds=1", f"results={tmp_path}")
+    assert main(monkeypatch, *command, "report=false") == 0
+    assert not (tmp_path / "report.html").exists()
+    assert main(monkeypatch, *command) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'report.html'}"
+    assert "1 trial: 1 ok" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_goes_where_it_should(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "results", ok())
+    output = tmp_path / "page.html"
+    assert main(monkeypatch, "report", str(tmp_path / "results"), "--output", str(output)) == 0
+    assert capsys.readouterr().out == f"report: {output}\n"
+    assert output.stat().st_size > 10_000
+    assert main(monkeypatch, "report", str(tmp_path / "results"), "-o", str(tmp_path)) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_an_interrupted_sweep_says_how_to_go_on(
@@ -162,12 +194,57 @@ def test_sweep_help_is_quick_and_names_the_choices() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "sweep", "show", "export", "env", "env list", "env sync", "env check", "env remove"],
+    [
+        "",
+        "sweep",
+        "show",
+        "export",
+        "compare",
+        "report",
+        "env",
+        "env list",
+        "env sync",
+        "env check",
+        "env remove",
+    ],
 )
 def test_every_help_has_an_example(command: str) -> None:
     done = spbench(*command.split(), "--help")
     assert done.returncode == 0
     assert "Example: spbench" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("step_s", "limit", "code", "message"),
+    [(1.0, "5%", 0, ""), (1.2, "5%", 1, "is slower by 20.0%"), (1.2, "30%", 0, "")],
+)
+def test_a_slower_candidate_fails_where_that_is_asked_for(
+    tmp_path: Path, step_s: float, limit: str, code: int, message: str
+) -> None:
+    frame_of(tmp_path, [*timed(WORKAROUND, 1.0), *timed(UPGRADE, step_s)])
+    done = spbench("compare", str(tmp_path), "--fail-if-slower", limit, "--format", "csv")
+    assert done.returncode == code
+    assert message in done.stderr
+    assert (done.stderr == "") == (code == 0)
+    assert done.stdout.startswith("baseline,candidate,")
+
+
+def test_compare_names_the_nearest_axis(tmp_path: Path) -> None:
+    question(tmp_path)
+    sides = ("--baseline", "enviroment=torch-2.2", "--candidate", "environment=torch-2.13")
+    done = spbench("compare", str(tmp_path), *sides)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "spbench: baseline: enviroment: unknown axis; did you mean 'environment'?\n"
+    )
+
+
+def test_compare_without_sides_answers_the_question(tmp_path: Path) -> None:
+    question(tmp_path)
+    done = spbench("compare", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "upgrading is 2.00 (2.00 to 2.00) times" in done.stdout
+    assert "torch-2.13 with all_gather against torch-2.2 with all_gather" in done.stdout
 
 
 def test_version() -> None:

@@ -19,12 +19,21 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from bench.controller.messages import ConfigurationError, explain_pydantic, hint
 from bench.record import Status
+from bench.rounds import share
 from bench.trial import Configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 
-SWEEP_KEYS = ("experiment", "rounds", "results", "retry")
+SWEEP_KEYS = (
+    "experiment",
+    "rounds",
+    "precision",
+    "max_rounds",
+    "results",
+    "retry",
+    "report",
+)
 """Keys of a sweep as a whole: no part of a configuration, and never an axis."""
 
 
@@ -108,8 +117,11 @@ class Schema:
     options: Any = field(default_factory=_open)
     experiment: Optional[str] = None
     rounds: int = MISSING
+    precision: Optional[Union[int, float, str]] = None
+    max_rounds: int = MISSING
     results: Optional[str] = None
     retry: list[str] = field(default_factory=list)
+    report: bool = MISSING
 
 
 def keys(schema: Any = Schema, prefix: str = "") -> Iterator[str]:
@@ -129,9 +141,15 @@ class Settings:
     rounds: int
     seed: int
     """Of the order of the trials within a round."""
+    precision: Optional[float] = None
+    """Relative half-width of a configuration's interval up to which rounds are added."""
+    max_rounds: int = 0
+    """Rounds beyond which none is added."""
     retry: frozenset[Status] = frozenset()
     """Final statuses that are run once more."""
     experiment: Optional[str] = None
+    report: bool = True
+    """Whether the sweep ends with a report."""
 
 
 def results_folder(results: Optional[str], experiment: Optional[str]) -> str:
@@ -145,6 +163,7 @@ def settings_of(cfg: DictConfig) -> Settings:
     """The sweep-level keys of a composed configuration; raises `ConfigurationError`."""
     if cfg.rounds < 1:
         raise ConfigurationError(f"rounds={cfg.rounds}: must be at least 1")
+    precision = _precision(cfg)
     allowed = [status.value for status in Status]
     for status in cfg.retry:
         if status not in allowed:
@@ -156,9 +175,28 @@ def settings_of(cfg: DictConfig) -> Settings:
         results=usable_folder(Path(results_folder(cfg.results, cfg.experiment))),
         rounds=cfg.rounds,
         seed=cfg.seed,
+        precision=precision,
+        max_rounds=cfg.max_rounds,
         retry=frozenset(Status(status) for status in cfg.retry),
         experiment=cfg.experiment,
+        report=cfg.report,
     )
+
+
+def _precision(cfg: DictConfig) -> Optional[float]:
+    if cfg.precision is None:
+        return None
+    try:
+        precision = share(str(cfg.precision))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"precision={cfg.precision}: must be above 0 % and below 100 %, such as 2% or 0.02"
+        ) from error
+    if cfg.max_rounds < cfg.rounds:
+        raise ConfigurationError(
+            f"max_rounds={cfg.max_rounds}: must be at least rounds={cfg.rounds}"
+        )
+    return precision
 
 
 def usable_folder(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from bench.record import SCHEMA_VERSION, Record, RecordWriter, Status, record_files
+from bench.rounds import slowest
 from bench.trial import Trial
 
 _ROUNDS = 1 << 12  # offsets stay below 2**62, the range that locks have
@@ -26,6 +27,8 @@ class Entry(NamedTuple):
 
     status: Status
     attempt: int
+    step_s: Optional[float] = None
+    """Median over steps of the maximum over ranks; None where nothing was timed to the end."""
 
 
 class Ledger:
@@ -55,7 +58,8 @@ class Ledger:
         # Another process (of an earlier boot, say) may have left a file of this name: what
         # it holds was read when the ledger was made.
         self._read[self._writer.path] = self._writer.path.stat().st_size
-        self._note(record.key, Entry(record.status, record.attempt))
+        step_s = _step_s(record.status, [samples.step_s for samples in record.samples])
+        self._note(record.key, Entry(record.status, record.attempt, step_s))
 
     def refresh(self) -> None:
         """Read what others appended since the last look."""
@@ -107,7 +111,9 @@ class Ledger:
             if content["schema_version"] != SCHEMA_VERSION:
                 return
             key = (content["config_hash"], content["round"])
-            self._note(key, Entry(Status(content["status"]), content["attempt"]))
+            status = Status(content["status"])
+            step_s = _step_s(status, [samples["step_s"] for samples in content["samples"]])
+            self._note(key, Entry(status, content["attempt"], step_s))
         except (ValueError, KeyError, TypeError):
             return  # no record: the readers of the folder report such lines
 
@@ -115,3 +121,8 @@ class Ledger:
         known = self._entries.get(key)
         if known is None or entry.attempt > known.attempt:
             self._entries[key] = entry
+
+
+def _step_s(status: Status, per_rank: list[list[float]]) -> Optional[float]:
+    """A trial's time; a trial that failed may have stopped at another step on each rank."""
+    return slowest(per_rank) if status is Status.OK else None

@@ -53,6 +53,8 @@ class Run:
         self._provide = provide
         self.folder: Optional[Path] = None
         """The results folder, once the plan stands."""
+        self.report = True
+        """Whether the sweep's report is wanted."""
         self.summary: Optional[sweep.Summary] = None
         """How the sweep ended, when it ran here."""
 
@@ -80,7 +82,7 @@ class Run:
         settings = settings_of(config)
         self._composer = Composer(loader, config, visible_gpu_count() if here else None)
         points = plan(self._composer, params, arguments)
-        self.folder = settings.results
+        self.folder, self.report = settings.results, settings.report
         return points
 
     def together(self, jobs: Sequence[Sequence[str]], config: DictConfig) -> None:
@@ -106,9 +108,7 @@ class Run:
             from bench.controller.environments import provide
         else:
             provide = self._provide
-        able = [t.configuration for t in schedule.left if not t.configuration.unsupported_reasons()]
-        specs = dict.fromkeys(one.environment for one in able)
-        return {spec: provide(spec, self._say) for spec in specs}
+        return {spec: provide(spec, self._say) for spec in schedule.environments}
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Optional, Protocol
 from bench.controller.config import Settings
 from bench.controller.ledger import Ledger
 from bench.controller.messages import ConfigurationError
+from bench.controller.precision import Widths, widths
 from bench.record import MachineProvenance, Record, Status, refuse_newer_schema
-from bench.trial import Configuration, Trial
+from bench.trial import Configuration, EnvironmentSpec, Trial
 
 WAIT_S = 0.2
 """Between looks at a trial that another sweep is running."""
@@ -66,6 +67,10 @@ class Display(Protocol):
         """Only trials that other sweeps are running are left, `trial` among them."""
         ...
 
+    def precision(self, found: Widths, total: int) -> None:
+        """The rounds so far gave these intervals; with those added, there are `total` trials."""
+        ...
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -93,6 +98,10 @@ class Summary:
 class Schedule:
     """The trials of a sweep in their order, and which of them are left to do.
 
+    With `precision`, rounds are added to those planned, one at a time, for the configurations
+    that still need them. Which those are follows from the records alone, so that a resumed
+    sweep, and one side by side with it, add the same.
+
     Raises `RecordsError` when a newer spbench wrote into the folder. Writes nothing.
     """
 
@@ -100,12 +109,49 @@ class Schedule:
         self.settings = settings
         refuse_newer_schema(settings.results)
         self.ledger = Ledger(settings.results)
-        self.trials = [
-            trial
-            for one in interleave(configurations, settings.rounds, settings.seed)
-            for trial in [self._attempt(one)]
-        ]
-        self.left = [trial for trial in self.trials if not self.ledger.settles(trial)]
+        self.trials: list[Trial] = []
+        self.left: list[Trial] = []
+        self._configurations = configurations
+        self._rounds = settings.rounds
+        self._add(interleave(configurations, settings.rounds, settings.seed))
+        while not self.left and self.grow():
+            pass  # rounds that an earlier sweep added
+
+    @property
+    def environments(self) -> list[EnvironmentSpec]:
+        """What the trials that are left need, and those that may be added."""
+        if self.left and self.settings.precision is not None:
+            configurations = list(self._configurations)
+        else:
+            configurations = [trial.configuration for trial in self.left]
+        able = (one for one in configurations if not one.unsupported_reasons())
+        return list(dict.fromkeys(one.environment for one in able))
+
+    def widths(self) -> Optional[Widths]:
+        """How precise the configurations are by now; None where `precision` is not asked for."""
+        goal = self.settings.precision
+        if goal is None:
+            return None
+        return widths(self._configurations, self.ledger, goal, self._rounds)
+
+    def grow(self) -> list[Trial]:
+        """Add a round for the configurations that need one; empty when there is none to add.
+
+        To be called when all trials so far have a final record.
+        """
+        found = self.widths()
+        if found is None or self._rounds >= self.settings.max_rounds:
+            return []
+        wanting = found.wanting
+        order = _order(self._configurations, self._rounds, self.settings.seed)
+        self._rounds += 1
+        return self._add(trial for trial in order if trial.key[0] in wanting)
+
+    def _add(self, trials: Iterable[Trial]) -> list[Trial]:
+        added = [self._attempt(trial) for trial in trials]
+        self.trials += added
+        self.left += [trial for trial in added if not self.ledger.settles(trial)]
+        return added
 
     def _attempt(self, trial: Trial) -> Trial:
         entry = self.ledger.find(trial.key)
@@ -138,10 +184,14 @@ def interleave(configurations: Sequence[Configuration], rounds: int, seed: int) 
         else:
             able.append(configuration)
     for round_ in range(rounds):
-        order = list(able)
-        random.Random(f"{seed}/{round_}").shuffle(order)
-        for configuration in order:
-            yield Trial(configuration=configuration, round=round_)
+        yield from _order(able, round_, seed)
+
+
+def _order(configurations: Sequence[Configuration], round_: int, seed: int) -> Iterator[Trial]:
+    order = list(configurations)
+    random.Random(f"{seed}/{round_}").shuffle(order)
+    for configuration in order:
+        yield Trial(configuration=configuration, round=round_)
 
 
 def create(folder: Path) -> None:
@@ -160,16 +210,27 @@ def run(schedule: Schedule, launcher: Launcher, display: Display, watch: Watch) 
 
     A `KeyboardInterrupt` passes through; the trial that it hits leaves no record.
     """
-    ledger = schedule.ledger
     try:
-        waiting = [t for t in schedule.left if not _settle(t, schedule, launcher, display, watch)]
-        while waiting:  # a sweep that dies releases its claim: then the trial is ours
-            display.waiting(waiting[0])
-            time.sleep(WAIT_S)
-            waiting = [t for t in waiting if not _settle(t, schedule, launcher, display, watch)]
+        trials = list(schedule.left)
+        while trials:
+            _settle_all(trials, schedule, launcher, display, watch)
+            found = schedule.widths()
+            trials = schedule.grow()
+            if found is not None:
+                display.precision(found, len(schedule.trials))
     finally:
-        ledger.close()
+        schedule.ledger.close()
     return schedule.summary()
+
+
+def _settle_all(
+    trials: Sequence[Trial], schedule: Schedule, launcher: Launcher, display: Display, watch: Watch
+) -> None:
+    waiting = [t for t in trials if not _settle(t, schedule, launcher, display, watch)]
+    while waiting:  # a sweep that dies releases its claim: then the trial is ours
+        display.waiting(waiting[0])
+        time.sleep(WAIT_S)
+        waiting = [t for t in waiting if not _settle(t, schedule, launcher, display, watch)]
 
 
 def _settle(

@@ -1,23 +1,139 @@
-"""Medians, percentiles and intervals against numbers worked out by hand."""
+"""Percentiles, paired ratios, intervals and verdicts against numbers worked out by hand."""
 
 from __future__ import annotations
 
 import math
-import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.statistics import Interval, figure_of_rounds, median, median_interval, percentile
+from analysis.statistics import (
+    FEWEST,
+    Interval,
+    Ratio,
+    interval_of_mean,
+    paired_logs,
+    percentile,
+    ratio_of,
+    rounds_needed,
+    verdict,
+)
+from benchmarks.coverage import covered
+
+T3, T4, T5 = 4.302653, 3.182446, 2.776445
+"""Student's 97.5 % quantile for 3, 4 and 5 values, from a table."""
+
+
+def test_only_common_rounds_are_paired():
+    logs = paired_logs({0: 1.0, 1: 2.0, 3: 4.0}, {1: 4.0, 2: 9.0, 3: 1.0})
+    assert logs == {1: pytest.approx(math.log(2)), 3: pytest.approx(math.log(0.25))}
+
+
+def test_the_ratio_is_the_geometric_mean():
+    # 2 and 8 times as fast: sqrt(2 * 8) = 4, where the arithmetic mean says 5.
+    ratio = ratio_of([math.log(2), math.log(8)])
+    assert ratio == Ratio(pytest.approx(4.0), None, 2, "too few rounds", None)
+
+
+def test_what_a_round_shares_cancels():
+    drift = [1.0, 3.0, 0.2]
+    baseline = dict(enumerate(drift))
+    candidate = {r: 1.1 * speed for r, speed in baseline.items()}
+    ratio = ratio_of(list(paired_logs(baseline, candidate).values()))
+    assert ratio.interval == Interval(pytest.approx(1.1), pytest.approx(1.1), 0.95)
+    assert (ratio.value, ratio.verdict, ratio.needed) == (pytest.approx(1.1), "faster", 3)
+
+
+def test_no_round_in_common_is_no_ratio():
+    assert ratio_of([]) == Ratio(None, None, 0, "too few rounds", None)
+
+
+def test_three_rounds_have_students_interval():
+    # Mean 0.1, deviation 0.01; resampled means stay within 0.09 … 0.11, Student's reach further.
+    reach = T3 * 0.01 / math.sqrt(3)
+    interval = interval_of_mean([0.11, 0.09, 0.10])
+    assert interval.low == pytest.approx(0.1 - reach, rel=1e-6)
+    assert interval.high == pytest.approx(0.1 + reach, rel=1e-6)
+
+
+def test_a_skewed_sample_has_a_skewed_interval():
+    # One of ten: the sum of a resample is binomial(10, 0.1), which is at most 3 in 98.72 % and
+    # at most 4 in 99.84 %. The expanded percentile, Phi(2.2622 * sqrt(10 / 9)) = 99.14 %, is 4.
+    interval = interval_of_mean([0.0] * 9 + [1.0])
+    assert interval.high == pytest.approx(0.4)
+    reach = 2.262157 * math.sqrt(0.1) / math.sqrt(10)  # further down than any resample
+    assert interval.low == pytest.approx(0.1 - reach, rel=1e-6)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=30))
+def test_the_interval_holds_the_mean_and_does_not_depend_on_the_order(values):
+    interval = interval_of_mean(values)
+    assert interval.low <= math.fsum(values) / len(values) + 1e-12
+    assert interval.high >= math.fsum(values) / len(values) - 1e-12
+    assert interval_of_mean(values) == interval
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan]])
+def test_no_interval_without_finite_values(values):
+    with pytest.raises(ValueError):
+        interval_of_mean(values)
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
-    [([3.0], 3.0), ([4.0, 1.0], 2.5), ([9.0, 1.0, 2.0], 2.0), ([4.0, 1.0, 3.0, 2.0], 2.5)],
+    ("value", "low", "high", "expected"),
+    [
+        pytest.param(1.05, 1.01, 1.09, "faster", id="certain-and-large-enough"),
+        pytest.param(0.95, 0.91, 0.99, "slower", id="the-same-downwards"),
+        pytest.param(1.05, 0.99, 1.11, "no difference seen", id="may-be-none"),
+        pytest.param(0.95, 0.90, 1.00, "no difference seen", id="touches-one"),
+        pytest.param(1.01, 1.005, 1.015, "no difference seen", id="certain-but-too-small"),
+        pytest.param(0.99, 0.985, 0.995, "no difference seen", id="too-small-downwards"),
+        pytest.param(1.02, 1.001, 1.04, "faster", id="just-large-enough"),
+        pytest.param(1 / 1.02, 0.96, 0.999, "slower", id="just-large-enough-downwards"),
+        pytest.param(0.981, 0.96, 0.999, "no difference seen", id="just-too-small-downwards"),
+    ],
 )
-def test_median(values, expected):
-    assert median(values) == percentile(values, 50) == expected
+def test_verdicts_at_two_percent(value, low, high, expected):
+    assert verdict(value, Interval(low, high, 0.95), 0.02) == expected
+
+
+def test_another_smallest_difference_is_another_verdict():
+    assert verdict(1.05, Interval(1.01, 1.09, 0.95), 0.06) == "no difference seen"
+    assert ratio_of([math.log(1.05)] * 3, 0.06).verdict == "no difference seen"
+    assert ratio_of([math.log(1.05)] * 3, 0.04).verdict == "faster"
+    with pytest.raises(ValueError, match="smallest=0"):
+        ratio_of([0.0] * 3, 0)
+
+
+def test_fewer_than_three_rounds_are_never_a_verdict():
+    assert [ratio_of([5.0] * n).verdict for n in range(FEWEST + 1)] == [
+        *["too few rounds"] * 3,
+        "faster",
+    ]
+
+
+def test_rounds_needed():
+    # Deviation 0.02 / sqrt(2). 4 rounds reach to 3.1824 * 0.014142 / 2 = 0.0225, 5 rounds to
+    # 2.7764 * 0.014142 / sqrt(5) = 0.01756; ln 1.02 = 0.0198 lies between.
+    assert T4 * 0.0141421 / 2 > math.log(1.02) > T5 * 0.0141421 / math.sqrt(5)
+    assert rounds_needed([0.0, 0.02], 0.02) == 5
+    assert rounds_needed([0.0, 0.02], 0.5) == FEWEST
+    # Many: (1.96 * 0.14142 / 0.0198)^2 = 195.96, and Student's 1.972 makes it 199.
+    assert 197 <= rounds_needed([0.0, 0.2], 0.02) <= 200
+
+
+@pytest.mark.parametrize(("logs", "precision"), [([0.1], 0.02), ([0.1, 0.2], 0.0)])
+def test_rounds_needed_of_nothing(logs, precision):
+    with pytest.raises(ValueError, match="say nothing"):
+        rounds_needed(logs, precision)
+
+
+@pytest.mark.parametrize("rounds", [3, 8])
+def test_intervals_cover_what_they_say(rounds):
+    coverage, quiet = covered(rounds, 1500, outliers=0.0)
+    assert 93 <= coverage <= 97
+    assert quiet >= 93
 
 
 @pytest.mark.parametrize(
@@ -32,53 +148,3 @@ def test_percentile_interpolates_between_ranks(percent, expected):
 def test_percentile_refuses_other_shares(percent):
     with pytest.raises(ValueError, match="0..100"):
         percentile([1.0], percent)
-
-
-@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
-@pytest.mark.parametrize("function", [median, median_interval, figure_of_rounds])
-def test_no_figure_without_finite_values(function, values):
-    with pytest.raises(ValueError, match="no values|not finite"):
-        function(values)
-
-
-@pytest.mark.parametrize(
-    ("n", "low", "high", "level"),
-    [
-        pytest.param(1, 1, 1, 0.0, id="one-says-nothing"),
-        pytest.param(2, 1, 2, 0.5, id="two"),
-        pytest.param(3, 1, 3, 0.75, id="three"),
-        pytest.param(5, 1, 5, 1 - 2 / 32, id="five-is-short-of-95"),
-        pytest.param(6, 1, 6, 1 - 2 / 64, id="six-attains-95"),
-        # (1 + 8)/256 * 2 = 0.0703 would be too much for 8, (1 + 9)/512 * 2 = 0.0391 is not for 9.
-        pytest.param(8, 1, 8, 1 - 2 / 256, id="eight"),
-        pytest.param(9, 2, 8, 1 - 20 / 512, id="nine-drops-the-extremes"),
-        # The tabulated interval for 20: 6th to 15th, 95.86 %.
-        pytest.param(20, 6, 15, 1 - 2 * 21700 / 2**20, id="twenty"),
-    ],
-)
-def test_interval_of_the_median(n, low, high, level):
-    values = list(range(1, n + 1))
-    random.Random(0).shuffle(values)
-    assert median_interval(values) == Interval(low, high, pytest.approx(level))
-
-
-def test_a_lower_confidence_takes_fewer_values():
-    # 1 - 2*(1 + 5)/32 = 0.625.
-    assert median_interval([1, 2, 3, 4, 5], confidence=0.6) == Interval(2, 4, 0.625)
-
-
-def test_interval_covers_the_median_as_often_as_it_says():
-    draw = random.Random(1)
-    covered = 0
-    for _ in range(4000):
-        interval = median_interval([draw.lognormvariate(0, 1) for _ in range(9)])
-        covered += interval.low <= 1.0 <= interval.high
-    assert covered / 4000 == pytest.approx(1 - 20 / 512, abs=0.012)  # four standard errors
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
-def test_the_interval_holds_the_figure(values):
-    figure = figure_of_rounds(values)
-    assert figure.rounds == len(values)
-    assert figure.interval.low <= figure.value <= figure.interval.high
-    assert (figure.interval.level >= 0.95) == (len(values) >= 6)

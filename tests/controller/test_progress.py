@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from rich.console import Console
 
+from bench.controller.precision import Widths
 from bench.controller.progress import LiveDisplay, axes, describe, display, outcome
 from bench.record import RankError, RankSamples, Record, Status
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
@@ -121,3 +123,22 @@ def test_on_a_terminal_the_display_ends_with_counts_and_results() -> None:
 
 def test_rounds_and_attempts_are_described() -> None:
     assert describe(trial(round_=2), ["loss"]) == "torch-2.2.2 loss=all_gather r2"
+
+
+def test_the_live_display_shows_the_interval_shrinking() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=160, color_system=None, _environ={})
+    trials = [trial(sp=2), trial(sp=4)]
+    precise, wide = (one.configuration.hash for one in trials)
+    shown = display(console, [one.configuration for one in trials], total=12, settled=12)
+    with shown:
+        for rounds, half in ((5, math.inf), (6, 0.091), (7, 0.083)):
+            found = Widths(0.02, rounds, {precise: min(half, 0.01), wide: half})
+            shown.precision(found, total=rounds + 8)
+    end = text.getvalue()
+    for fragment in (
+        "±2 % wanted: 1 of 2 have it after 7 rounds, widest ±8.3 % (torch-2.2.2 sp=4)",
+        "so far unknown → ±9.1 % → ±8.3 %",
+        "12/15",
+    ):
+        assert fragment in end

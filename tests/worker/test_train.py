@@ -113,3 +113,31 @@ def test_no_gradient_check_needs_no_reference(run_trial: RunTrial) -> None:
     record = run_trial(configure(gradient_check=False, seed=7))
     assert record.status is Status.OK
     assert record.gradient is None
+
+
+def test_a_busy_loop_lengthens_the_measured_steps_by_its_length(run_trial: RunTrial) -> None:
+    record = run_trial(configure(warmup_steps=2, steps=3, options={"busy_s": 0.3}))
+    assert record.status is Status.OK, record.reason
+    assert record.config.options == {"busy_s": 0.3}
+    for samples in record.samples:
+        assert all(0.3 <= seconds < 0.6 for seconds in samples.phases_s["optimizer"])
+        others = [s for phase in ("forward", "aggregate") for s in samples.phases_s[phase]]
+        assert max([*others, samples.warmup_s[1]]) < 0.3
+    assert record.gradient is not None
+    assert record.gradient.verdict == "match"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bussy_s": 1.0}, "options.bussy_s: unknown to scenario train; allowed: busy_s"),
+        ({"busy_s": -1}, "options.busy_s=-1: must be a number of seconds from 0 on"),
+        ({"busy_s": "long"}, "options.busy_s=long: must be a number of seconds from 0 on"),
+    ],
+)
+def test_options_of_another_scenario_are_refused(
+    run_trial: RunTrial, options: dict[str, Any], message: str
+) -> None:
+    record = run_trial(configure(options=options))
+    assert record.status is Status.ERROR
+    assert record.errors[0].message == message

@@ -1,8 +1,14 @@
-"""Train the decoder with DeepSpeed: time per phase, memory, gradient error of the first step."""
+"""Train the decoder with DeepSpeed: time per phase, memory, gradient error of the first step.
+
+`options.busy_s` makes every measured step that many seconds longer: each rank computes nothing
+in a busy loop at the start of the optimizer phase. A calibration aid: with a slowdown of known
+size one sees which differences a comparison finds (`benchmarks/validity.py`).
+"""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+import time
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -23,8 +29,12 @@ def run(rank: Rank) -> Dict[str, Any]:
     """Warm-up steps, of which the first is checked and counted, then the measured ones.
 
     Returns the fields `samples`, `memory`, `gradient` and `collectives` of this rank.
+
+    Raises:
+        ValueError: `options` has another key than `busy_s`, or that is no number from 0 on.
     """
     c = rank.configuration
+    busy_s = _busy_seconds(c.options)
     cuda = rank.device.type == "cuda"
     meter = memory.CudaMemory() if cuda else memory.CpuMemory(rank.shared_bytes)
     memory.limit(rank.device.type, c.memory_limit)
@@ -42,8 +52,9 @@ def run(rank: Rank) -> Dict[str, Any]:
         torch.cuda.empty_cache()  # of what the gradient check took
     meter.reset_peak()
     measured = make_clock()
+    slow_down = _busy(busy_s, measured)
     for index in range(c.warmup_steps, c.warmup_steps + c.steps):
-        losses.append(trainer.step(rank.entering(index), measured, _nothing))
+        losses.append(trainer.step(rank.entering(index), measured, slow_down))
     rank.enter("results")
     seconds = measured.seconds()
     samples = RankSamples(
@@ -102,6 +113,30 @@ def _gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> Gradi
         reference_loss=reference.loss(),
         rank=rank.index,
     )
+
+
+def _busy_seconds(options: Dict[str, Any]) -> float:
+    for name in options:
+        if name != "busy_s":
+            raise ValueError(f"options.{name}: unknown to scenario train; allowed: busy_s")
+    seconds = options.get("busy_s", 0.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+        raise ValueError(f"options.busy_s={seconds}: must be a number of seconds from 0 on")
+    return float(seconds)
+
+
+def _busy(seconds: float, measured: Clock) -> Callable[[], None]:
+    """A busy loop of known length; nothing where that is 0."""
+    if not seconds:
+        return _nothing
+
+    def loop() -> None:
+        measured.synchronize()  # what a GPU still computes must not hide the loop
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
+
+    return loop
 
 
 def _nothing() -> None:

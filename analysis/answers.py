@@ -1,0 +1,32 @@
+"""The answers that a results folder holds: its natural comparisons in sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.compare import compare, natural_pairs, sentences
+from analysis.reading import AnalysisError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one comparison says."""
+
+    sides: str
+    """`torch-2.13 all_gather against torch-2.2 weighted_all_reduce`."""
+    sentences: tuple[str, ...]
+
+
+def answers(frame: pd.DataFrame) -> list[Answer]:
+    """For each natural pair of `analysis.frame.load`'s frame, what comparing it says."""
+    found = []
+    for pair in natural_pairs(frame):
+        sides = [" ".join(pair.candidate.values()), " ".join(pair.baseline.values())]
+        try:
+            said = sentences(compare(frame, pair.baseline, pair.candidate))
+        except AnalysisError as error:
+            said = [f"Not compared: {error}."]
+        found.append(Answer(" against ".join(sides), tuple(said)))
+    return found

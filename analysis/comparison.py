@@ -1,0 +1,120 @@
+"""What a comparison of two sides found: plain values, made by `analysis.compare.compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.statistics import Figure, Ratio
+
+Selector = Mapping[str, str]
+"""Values of some axes, as text: which configurations are a side of a comparison."""
+
+NO_NUMBER = "no number"
+"""Verdict where a side has no time: its statuses say why."""
+NOT_VALID = "times not valid"
+"""Verdict where ranks shared a GPU."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sides worth comparing."""
+
+    baseline: Selector
+    candidate: Selector
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side at one point: what the rounds of one configuration left."""
+
+    config_hash: str | None
+    """None: the folder has no such configuration."""
+    statuses: Mapping[str, int]
+    """Trials by status, the most frequent first."""
+    failure: str
+    """What failed, in a few words; empty where nothing did."""
+    tokens_per_s: Figure | None
+    """Median over rounds [tokens/s]; None where no round has a time."""
+    step_s: Figure | None
+    """Median over rounds [s]."""
+    peak_memory_bytes: float | None
+    """Maximum over rounds and ranks [bytes]."""
+    gradient_verdict: str
+    """`match`, `scaled`, `wrong`, `none`; several where rounds differ; empty: not compared."""
+    gradient_scale: float | None
+    """Median over rounds of the factor between gradient and reference."""
+    gradient_scale_label: str
+    """`×1`, `×2`, `×1/2` or the number; empty: not compared."""
+    noisy: int
+    """Trials that ran while the machine was not quiet."""
+    emulated: bool
+    timings_valid: bool
+
+    @property
+    def has_number(self) -> bool:
+        """Whether some round has a time."""
+        return self.tokens_per_s is not None
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One factor of a decomposition: a single axis changes, the other is held."""
+
+    axis: str
+    """`environment` or `loss`, say."""
+    before: str
+    after: str
+    held: Mapping[str, str]
+    """The other axis of the two, at its value."""
+    ratio: Ratio
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """total = first effect × second effect, over the rounds that all configurations share."""
+
+    total: Ratio
+    first: Effect
+    second: Effect
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of a comparison: both sides at the same values of all other axes."""
+
+    axes: Mapping[str, Any]
+    """The axes that the sides share here and that vary between the points (`seq_len`, `sp`, …)."""
+    baseline: Side
+    candidate: Side
+    ratio: Ratio
+    """Candidate's tokens/s over baseline's, paired by round: above 1, the candidate is faster."""
+    verdict: str
+    """`faster`, `slower`, `no difference seen`, `too few rounds`, or `NO_NUMBER`, `NOT_VALID`."""
+    phases_s: Mapping[str, float]
+    """Candidate's time minus baseline's, by phase and for the `step`: median over the common
+    rounds [s]; empty where there are none."""
+    memory_ratio: float | None
+    """Candidate's peak over baseline's."""
+    decomposition: Decomposition | None
+    """None unless exactly two axes differ between the sides and the configurations between
+    them have times."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate against a baseline, point by point."""
+
+    baseline: Selector
+    candidate: Selector
+    smallest: float
+    """Smallest relative difference that matters (0.02: 2 %)."""
+    axes: tuple[str, ...]
+    """The keys of every point's `axes`, in the order of `analysis.columns.AXES`."""
+    points: tuple[Point, ...]
+    """Sorted by their axes; a point that only one side has is among them."""
+    overall: Ratio
+    """Geometric mean over the points that have a ratio, by round."""
+    decomposition: Decomposition | None
+    """The same for the decomposition, over the points that have one."""

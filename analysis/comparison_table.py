@@ -1,0 +1,190 @@
+"""A comparison as tables of text, for the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.comparison import Comparison, Decomposition, Point, Side
+from analysis.comparison_export import as_csv, as_json
+from analysis.selection import text_of
+from analysis.sentences import label, sentences
+from analysis.statistics import FASTER, SLOWER, Ratio
+from bench.record import PHASES
+
+STYLES = {FASTER: "green", SLOWER: "red"}
+"""How a verdict is coloured."""
+
+
+class Grid(NamedTuple):
+    """A table of text. Columns right of the axes hold numbers, aligned to the right."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: Sequence[str]
+    """Columns that hold words."""
+
+
+def grids(comparison: Comparison) -> list[Grid]:
+    """Speed; then phases, memory and gradients; then the decomposition, where there is one."""
+    found = [_speed(comparison), _details(comparison)]
+    if comparison.decomposition is not None:
+        found.append(_parts(comparison, comparison.decomposition))
+    return found
+
+
+def show(comparisons: Sequence[Comparison], to: str) -> None:
+    """Print them as `table`, `markdown`, `csv` or `json`."""
+    if to == "table":
+        console = Console()
+        for index, comparison in enumerate(comparisons):
+            console.print("\n" if index else "", end="")
+            render(comparison, console)
+    elif to == "markdown":
+        print("\n".join(map(markdown, comparisons)), end="")
+    else:
+        print({"csv": as_csv, "json": as_json}[to](comparisons).rstrip())
+
+
+def render(comparison: Comparison, console: Console) -> None:
+    """Print the tables and, below them, the sentences."""
+    console.print(title(comparison), style="bold", highlight=False, markup=False)
+    for grid in grids(comparison):
+        console.print(grid.title, style="dim", highlight=False, markup=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for name, cells in zip(grid.header, zip(*grid.rows, strict=True), strict=True):
+            words = name in grid.left
+            # Numbers stay whole where the terminal is narrow; words may take several lines.
+            width = None if words else max(map(len, cells))
+            table.add_column(name, justify="left" if words else "right", min_width=width)
+        for row in grid.rows:
+            table.add_row(*(Text(text, STYLES.get(text, "")) for text in row))
+        console.print(table)
+        console.print()
+    for sentence in sentences(comparison):
+        console.print(sentence, highlight=False, markup=False)
+
+
+def markdown(comparison: Comparison) -> str:
+    """The same as Markdown."""
+    parts = [f"## {title(comparison)}"]
+    for grid in grids(comparison):
+        rules = ["---" if name in grid.left else "---:" for name in grid.header]
+        lines = [_line(grid.header), _line(rules), *map(_line, grid.rows)]
+        parts.append(f"{grid.title}:\n\n" + "\n".join(lines))
+    parts.append("\n".join(f"- {sentence}" for sentence in sentences(comparison)))
+    return "\n\n".join(parts) + "\n"
+
+
+def title(comparison: Comparison) -> str:
+    """`torch-2.13 with all_gather against torch-2.2 with weighted_all_reduce`."""
+    return f"{label(comparison.candidate)} against {label(comparison.baseline)}"
+
+
+def _speed(comparison: Comparison) -> Grid:
+    header = [*comparison.axes, "baseline", "candidate", "ratio", "95 %", "rounds"]
+    rows = [
+        [
+            *_place(comparison, point),
+            _rate(point.baseline),
+            _rate(point.candidate),
+            *_ratio(point.ratio),
+            f"{point.ratio.rounds}",
+            point.verdict,
+        ]
+        for point in comparison.points
+    ]
+    percent = f"{100 * comparison.smallest:g} %"
+    return Grid(
+        f"tokens/s, median over rounds; ratio with its 95 % interval, above 1: the candidate is "
+        f"faster; "
+        f"differences below {percent} do not matter",
+        [*header, "verdict"],
+        rows,
+        [*comparison.axes, "verdict"],
+    )
+
+
+def _details(comparison: Comparison) -> Grid:
+    names = ["step", *PHASES]
+    rows = [
+        [
+            *_place(comparison, point),
+            *(f"{1e3 * point.phases_s[n]:+,.2f}" if n in point.phases_s else "" for n in names),
+            "" if point.memory_ratio is None else f"{point.memory_ratio:.3f}",
+            f"{_gradient(point.baseline)} | {_gradient(point.candidate)}",
+        ]
+        for point in comparison.points
+    ]
+    return Grid(
+        "candidate minus baseline [ms], median over rounds; ratio of peak memory; "
+        "gradient of each (×2: twice what it should be)",
+        [*comparison.axes, *names, "memory", "gradients"],
+        rows,
+        [*comparison.axes, "gradients"],
+    )
+
+
+def _parts(comparison: Comparison, overall: Decomposition) -> Grid:
+    """Total = first × second, point by point and over all of them."""
+    rows = [
+        [*_place(comparison, point), *_factors(point.decomposition)]
+        for point in comparison.points
+        if point.decomposition is not None
+    ]
+    if len(rows) > 1:
+        name = ["all", *[""] * (len(comparison.axes) - 1)] if comparison.axes else []
+        rows.append([*name, *_factors(overall)])
+    first, second = overall.first, overall.second
+    heads = [f"{effect.before} → {effect.after}" for effect in (first, second)]
+    held = [" ".join(f"{k}={v}" for k, v in effect.held.items()) for effect in (first, second)]
+    return Grid(
+        f"total = effect of {first.axis} (with {held[0]}) × effect of {second.axis} "
+        f"(with {held[1]}), over the rounds that all three have",
+        [*comparison.axes, "total", *heads],
+        rows,
+        comparison.axes,
+    )
+
+
+def _factors(parts: Decomposition | None) -> list[str]:
+    if parts is None:
+        return []
+    cells = map(_ratio, (parts.total, parts.first.ratio, parts.second.ratio))
+    return [f"{value} ({interval})" if interval else value for value, interval in cells]
+
+
+def _place(comparison: Comparison, point: Point) -> list[str]:
+    values = [point.axes[name] for name in comparison.axes]
+    return [f"{v:,}" if type(v) is int else text_of(v) for v in values]
+
+
+def _rate(side: Side) -> str:
+    """Tokens/s, or what the trials ended as where there is no number."""
+    if side.tokens_per_s is None:
+        ends = ", ".join(f"{status} {count}" for status, count in side.statuses.items())
+        return ends or "not run"
+    return f"{side.tokens_per_s.value:,.0f}" + ("" if side.timings_valid else "!")
+
+
+def _ratio(ratio: Ratio) -> tuple[str, str]:
+    interval = ratio.interval
+    return (
+        "" if ratio.value is None else f"{ratio.value:.3f}",
+        "" if interval is None else f"{interval.low:.3f}–{interval.high:.3f}",
+    )
+
+
+def _gradient(side: Side) -> str:
+    """The verdict; a scale stands for `scaled`."""
+    scaled = side.gradient_verdict == "scaled"
+    return side.gradient_scale_label if scaled else side.gradient_verdict or "–"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

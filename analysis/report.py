@@ -1,0 +1,173 @@
+"""`spbench report`: a results folder as one HTML file that needs no network.
+
+The notebooks are executed and rendered by nbconvert with the template in `report_template`;
+around them stand the answer, the table, every trial that is not ok, and where it all ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
+from traitlets.config import Config
+
+from analysis.answers import answers
+from analysis.evidence import Evidence, gather
+from analysis.execution import execute
+from analysis.figures.display import html_table
+from analysis.frame import load
+from analysis.reading import AnalysisError
+from analysis.table import closing_line, readable
+
+HERE = Path(__file__).resolve().parent
+NOTEBOOKS = ("upgrade_or_workaround", "gradient_error", "scaling")
+FILE_NAME = "report.html"
+MOST_LINES = 200
+"""Noisy trials and skipped lines that are named one by one."""
+
+
+def write(folder: Path, output: Path | None = None) -> Path:
+    """Write the report on a results folder; returns the file, RESULTS/report.html by default.
+
+    Raises AnalysisError for a folder without records and for an output that cannot be written.
+    """
+    frame = load(folder)
+    page = render(folder, frame, execute_all(folder))
+    path = output or folder / FILE_NAME
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise AnalysisError(f"output={path} cannot be written ({why}); choose another") from error
+    return path
+
+
+def execute_all(folder: Path) -> list[NotebookNode]:
+    """The executed notebooks, in the order of the report."""
+    paths = [HERE / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS]
+    return execute(paths, {"results": str(folder.absolute())})
+
+
+def render(folder: Path, frame: pd.DataFrame, notebooks: Sequence[NotebookNode]) -> str:
+    """The page. `frame` is `analysis.frame.load(folder)`'s, `notebooks` are executed."""
+    exporter = HTMLExporter(
+        template_name="report_template",
+        extra_template_basedirs=[str(HERE)],
+        exclude_anchor_links=True,
+        config=Config({"HTMLExporter": {"preprocessors": []}}),
+    )
+    content = content_of(folder, frame)
+    sections = [(notebook, _title(notebook)) for notebook in notebooks]
+    content["notebooks"] = [title for _, title in sections]
+    page, _ = exporter.from_notebook_node(_merged(notebooks), {"report": content})
+    return str(page)
+
+
+def content_of(folder: Path, frame: pd.DataFrame) -> dict[str, Any]:
+    """What the template shows besides the notebooks; text, which the template escapes."""
+    evidence: Evidence = gather(folder, frame)
+    noisy = frame[frame.noisy != ""]
+    return {
+        "name": folder.absolute().name,
+        "answers": answers(frame),
+        "closing": closing_line(frame).plain,
+        "cautions": cautions(frame),
+        "table": html_table(readable(frame)),
+        "failures": evidence.failures,
+        "not_ok": int((frame.status != "ok").sum()),
+        "noisy": _limited([f"{row.trial_id}: {row.noisy}" for row in noisy.itertuples()]),
+        "skipped": _limited(list(frame.attrs["skipped"])),
+        "superseded": int(frame.attrs["superseded"]),
+        "method": method(frame),
+        "workers": evidence.workers,
+        "warnings": {name: texts for name, texts in evidence.warnings.items() if texts},
+        "machines": evidence.machines,
+        "began": _day(frame.started.min()),
+        "ended": _day(frame.started.max()),
+    }
+
+
+def cautions(frame: pd.DataFrame) -> list[str]:
+    """What limits the use of the numbers, a sentence each."""
+    found = []
+    if frame.emulated.any():
+        found.append(
+            "Emulated: torch's NCCL code path ran on gloo. Gradients and failures are those of "
+            "the code path; times are those of gloo, not of a GPU cluster."
+        )
+    if not frame.timings_valid.all():
+        found.append("Ranks shared a GPU: gradients are valid, times are not.")
+    noisy = int((frame.noisy != "").sum())
+    if noisy:
+        found.append(f"Noisy: during {noisy:,} of {len(frame):,} trials the machine was not quiet.")
+    rounds = frame[frame.step_s.notna()].groupby("config_hash")["round"].nunique()
+    if len(rounds) and rounds.min() < 3:
+        found.append(f"Some configurations have only {rounds.min()} round: no verdict on these.")
+    if frame.attrs["skipped"]:
+        found.append(f"{len(frame.attrs['skipped']):,} lines of the records could not be read.")
+    return found
+
+
+def method(frame: pd.DataFrame) -> list[str]:
+    """How it was measured, a sentence each."""
+    rounds = frame.groupby("config_hash")["round"].nunique()
+    return [
+        f"{len(frame):,} trials of {len(rounds):,} configurations, {_range(rounds)} rounds. "
+        "A round runs every configuration once, in fresh processes and in an order of its own, "
+        "so that a drift of the machine hits all alike.",
+        f"{_range(frame.warmup_steps)} warm-up steps, then {_range(frame.steps)} measured ones. "
+        "A step's time is the maximum over ranks; a round's is the median over its steps; "
+        "a configuration's the median over its rounds.",
+        "The sample is the round, not the step: steps within a process are not independent. "
+        "Comparisons are paired by round; the interval is a 95 % bootstrap interval of the "
+        "geometric mean of the ratios. Fewer than 3 common rounds give no verdict.",
+        "Tokens/s counts each token once: dp × micro_batch × seq_len / step time.",
+        "Gradient: what the optimizer would consume in the first step, beside one process that "
+        "computes the whole global batch in float64 with dense attention.",
+    ]
+
+
+def _merged(notebooks: Sequence[NotebookNode]) -> NotebookNode:
+    """All notebooks as one, each heading one level lower, a marker before each notebook."""
+    cells = []
+    for index, notebook in enumerate(notebooks):
+        marker = new_markdown_cell("")
+        marker.metadata["spbench_section"] = index
+        cells.append(marker)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell = new_markdown_cell(_lowered(cell.source))
+            cells.append(cell)
+    return new_notebook(cells=cells)
+
+
+def _title(notebook: NotebookNode) -> str:
+    """The first heading."""
+    lines = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown").splitlines()
+    return next(line.lstrip("# ") for line in lines if line.startswith("# "))
+
+
+def _lowered(markdown: str) -> str:
+    """Headings one level lower; the title, which the template writes, is left out."""
+    lines = [line for line in markdown.splitlines() if not line.startswith("# ")]
+    return "\n".join(f"#{line}" if line.startswith("#") else line for line in lines)
+
+
+def _limited(lines: list[str]) -> list[str]:
+    if len(lines) <= MOST_LINES:
+        return lines
+    return [*lines[:MOST_LINES], f"… and {len(lines) - MOST_LINES:,} more"]
+
+
+def _range(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _day(moment: pd.Timestamp) -> str:
+    return "unknown" if pd.isna(moment) else moment.strftime("%Y-%m-%d %H:%M UTC")

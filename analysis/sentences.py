@@ -1,0 +1,226 @@
+"""A comparison in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from analysis.comparison import NO_NUMBER, NOT_VALID, Comparison, Effect, Point, Selector, Side
+from analysis.places import where
+from analysis.selection import UPGRADED, WORKAROUND
+from analysis.statistics import FASTER, FEWEST, NO_DIFFERENCE, SLOWER, TOO_FEW, Ratio
+
+_NAMED = ("environment", "loss")
+_ORDER = (FASTER, SLOWER, NO_DIFFERENCE, TOO_FEW, NOT_VALID, NO_NUMBER)
+
+
+class Names(NamedTuple):
+    """What the sides are called within a sentence."""
+
+    baseline: str
+    candidate: str
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """The answer in sentences: speed, failures, gradients, and what limits them."""
+    parts = (_definition, _speed, _overall, _failures, _gradients, _limits)
+    return [one[:1].upper() + one[1:] for part in parts for one in part(comparison)]
+
+
+def label(selector: Selector) -> str:
+    """A side in a few words: `torch-2.13 with all_gather`, `zero=1` for other axes."""
+    named = " with ".join(selector[key] for key in _NAMED if key in selector)
+    others = [f"{key}={value}" for key, value in selector.items() if key not in _NAMED]
+    return " ".join([*([named] if named else []), *others])
+
+
+def names_of(comparison: Comparison) -> Names:
+    """The sides' labels, or `the workaround` and `upgrading` where they are that."""
+    left, right = comparison.baseline, comparison.candidate
+    if _is_upgrade(left, right):
+        return Names("the workaround", "upgrading")
+    return Names(label(left), label(right))
+
+
+def effect_of(effect: Effect) -> str:
+    """`environment torch-2.2 → torch-2.13 with loss=all_gather`."""
+    held = " ".join(f"{key}={value}" for key, value in effect.held.items())
+    return f"{effect.axis} {effect.before} → {effect.after} with {held}"
+
+
+def ratio_of_words(ratio: Ratio) -> str:
+    """`1.05 (1.02 to 1.08)`: a ratio with its interval, where it has one."""
+    if ratio.value is None:
+        return "unknown"
+    if ratio.interval is None:
+        return f"{ratio.value:.2f}"
+    return f"{ratio.value:.2f} ({ratio.interval.low:.2f} to {ratio.interval.high:.2f})"
+
+
+def _is_upgrade(left: Selector, right: Selector) -> bool:
+    changed = "environment" in left and left["environment"] != right.get("environment")
+    return changed and (left.get("loss"), right.get("loss")) == (WORKAROUND, UPGRADED)
+
+
+def _definition(comparison: Comparison) -> Iterator[str]:
+    left, right = comparison.baseline, comparison.candidate
+    if _is_upgrade(left, right):
+        yield f"Upgrading is {label(right)}; the workaround is {label(left)}."
+
+
+def _grouped(
+    comparison: Comparison, key: Callable[[Point], str]
+) -> Iterator[tuple[str, str, list[Point]]]:
+    """Points with the same `key`: the key, words for where they are, and the points."""
+    groups: dict[str, list[Point]] = {}
+    for point in comparison.points:
+        groups.setdefault(key(point), []).append(point)
+    for value, points in groups.items():
+        for words, piece in where(points, comparison.points, comparison.axes):
+            yield value, f"{words}, " if words else "", piece
+
+
+def _speed(comparison: Comparison) -> Iterator[str]:
+    names = names_of(comparison)
+    found = list(_grouped(comparison, lambda point: point.verdict))
+    for verdict, place, points in sorted(found, key=lambda one: _ORDER.index(one[0])):
+        if verdict in (FASTER, SLOWER):
+            times = _times([point.ratio for point in points], inverse=verdict == SLOWER)
+            yield f"{place}{names.candidate} is {times} times {verdict} than {names.baseline}."
+        elif verdict == NO_DIFFERENCE:
+            yield f"{place}no difference seen; {_hidden(points, comparison.smallest)}."
+        elif verdict == TOO_FEW:
+            fewest = min(point.ratio.rounds for point in points)
+            yield f"{place}too few rounds for a verdict: {fewest} in common, {FEWEST} are needed."
+        elif verdict == NOT_VALID:
+            yield f"{place}ranks shared GPUs, so the times are no measure and there is no verdict."
+    if all(point.verdict == NO_NUMBER for point in comparison.points):
+        yield "nowhere do both sides have a number, so nothing is said about speed."
+
+
+def _times(ratios: Sequence[Ratio], inverse: bool) -> str:
+    """`1.12 to 1.18`; a single ratio with its interval."""
+    if len(ratios) == 1 and ratios[0].value and ratios[0].interval:
+        value, low, high = ratios[0].value, ratios[0].interval.low, ratios[0].interval.high
+        if inverse:
+            value, low, high = 1 / value, 1 / high, 1 / low
+        return f"{value:.2f} ({low:.2f} to {high:.2f})"
+    values = sorted((1 / r.value if inverse else r.value) for r in ratios if r.value)
+    words = [f"{values[0]:.2f}", f"{values[-1]:.2f}"]
+    return " to ".join(dict.fromkeys(words))
+
+
+def _hidden(points: Sequence[Point], smallest: float) -> str:
+    """How large a difference the intervals leave possible, and what would tell."""
+    intervals = [point.ratio.interval for point in points if point.ratio.interval]
+    most = max(max(i.high, 1 / i.low) for i in intervals) - 1
+    text = f"one of {_percent(most)} could be hidden"
+    if most <= smallest:
+        return f"one of more than {_percent(most)} is ruled out"
+    rounds = max(point.ratio.rounds for point in points)
+    needed = max(point.ratio.needed or 0 for point in points)
+    if needed > rounds:
+        text += f" (about {needed:,} rounds would show {_percent(smallest)})"
+    return text
+
+
+def _overall(comparison: Comparison) -> Iterator[str]:
+    """The mean over the points, and what it is made of."""
+    names = names_of(comparison)
+    counted = sum(p.verdict not in (NO_NUMBER, NOT_VALID) for p in comparison.points)
+    if counted > 1 and comparison.overall.interval:
+        speed = ratio_of_words(comparison.overall)
+        yield (
+            f"over the {counted} points where both have numbers, {names.candidate} runs at "
+            f"{speed} times the speed of {names.baseline}: {comparison.overall.verdict}."
+        )
+    parts = comparison.decomposition
+    if parts is not None:
+        points = sum(point.decomposition is not None for point in comparison.points)
+        at = "the point" if points == 1 else f"the {points} points"
+        yield (
+            f"over {at} where the configuration in between has numbers too, total "
+            f"{ratio_of_words(parts.total)} = {effect_of(parts.first)}: "
+            f"{ratio_of_words(parts.first.ratio)} × {effect_of(parts.second)}: "
+            f"{ratio_of_words(parts.second.ratio)}."
+        )
+
+
+def _failures(comparison: Comparison) -> Iterator[str]:
+    names = names_of(comparison)
+    of_baseline = _grouped(comparison, lambda point: _ended(point.baseline))
+    of_candidate = _grouped(comparison, lambda point: _ended(point.candidate))
+    for name, groups in ((names.baseline, of_baseline), (names.candidate, of_candidate)):
+        for ended, place, _ in groups:
+            if ended:
+                yield f"{place}{name} {ended}."
+
+
+def _ended(side: Side) -> str:
+    """What became of the trials that left no number; empty where all did."""
+    if side.config_hash is None:
+        return "was not run"
+    total = sum(side.statuses.values())
+    failed = {status: count for status, count in side.statuses.items() if status != "ok"}
+    if not failed:
+        return ""
+    ways = ", ".join(f"{status} in {n:,} of {total:,}" for status, n in failed.items())
+    lead = "left no number in some trials: " if side.has_number else "has no number: "
+    return f"{lead}{ways} ({side.failure})"
+
+
+def _gradients(comparison: Comparison) -> Iterator[str]:
+    """What both gradients are beside the exact reference."""
+    names = names_of(comparison)
+    upgrade = _is_upgrade(comparison.baseline, comparison.candidate)
+
+    def both(point: Point) -> str:
+        left, right = _gradient(point.baseline), _gradient(point.candidate)
+        if left == right:
+            return f"both gradients are {left}" if left else ""
+        one, other = (f"is {what}" if what else "was not compared" for what in (left, right))
+        if upgrade:
+            return f"the workaround's gradient {one} and {UPGRADED}'s {other}"
+        return f"the gradient of {names.baseline} {one} and that of {names.candidate} {other}"
+
+    for text, place, _ in _grouped(comparison, both):
+        if text:
+            yield f"{place}{text}."
+
+
+def _gradient(side: Side) -> str:
+    """`right`, `twice too large`; empty where it was not compared."""
+    if side.gradient_verdict == "scaled":
+        return _scaled(side.gradient_scale_label)
+    verdicts = {"match": "right", "wrong": "wrong in direction", "none": "missing", "": ""}
+    mixed = f"not the same in all rounds ({side.gradient_verdict})"
+    return verdicts.get(side.gradient_verdict, mixed)
+
+
+def _scaled(scale: str) -> str:
+    """Words for `×2`, `×4`, `×1/2` or a number."""
+    number = scale.removeprefix("×")
+    if number == "2":
+        return "twice too large"
+    if number.isdigit():
+        return f"{number} times too large"
+    if number == "1/2":
+        return "half of what it should be"
+    return f"{number} of what it should be"
+
+
+def _limits(comparison: Comparison) -> Iterator[str]:
+    """What a reader must know before using the numbers."""
+    sides = [side for point in comparison.points for side in (point.baseline, point.candidate)]
+    if any(side.emulated for side in sides):
+        yield (
+            "times are of torch's NCCL code path emulated on gloo: they say nothing about NCCL "
+            "on GPUs."
+        )
+    noisy, trials = sum(side.noisy for side in sides), sum(sum(s.statuses.values()) for s in sides)
+    if noisy:
+        yield f"{noisy:,} of {trials:,} trials ran while the machine was not quiet; they count."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"

@@ -1,0 +1,141 @@
+"""What a comparison says in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis.compare import compare
+from analysis.sentences import label, sentences
+from tests.analysis.sides import (
+    OLD_ALL_GATHER,
+    TWICE,
+    UPGRADE,
+    WORKAROUND,
+    broken,
+    frame_of,
+    question,
+    timed,
+)
+from tests.factories import gradient
+
+
+def said(tmp_path: Path, *records: object, sides: tuple[dict[str, str], ...] = ()) -> list[str]:
+    baseline, candidate = sides or (WORKAROUND, UPGRADE)
+    return sentences(compare(frame_of(tmp_path, records), baseline, candidate))  # type: ignore[arg-type]
+
+
+def test_the_question_is_answered(tmp_path: Path) -> None:
+    assert sentences(compare(question(tmp_path), WORKAROUND, UPGRADE)) == [
+        "Upgrading is torch-2.13 with all_gather; "
+        "the workaround is torch-2.2 with weighted_all_reduce.",
+        "At 512 tokens, upgrading is 2.00 (2.00 to 2.00) times faster than the workaround.",
+        "At 2,048 tokens, no difference seen; one of more than 0 % is ruled out.",
+        "Over the 2 points where both have numbers, upgrading runs at 1.41 (1.41 to 1.41) times "
+        "the speed of the workaround: faster.",
+        "Over the 2 points where the configuration in between has numbers too, total "
+        "1.41 (1.41 to 1.41) = environment torch-2.2 → torch-2.13 with loss=weighted_all_reduce: "
+        "1.12 (1.12 to 1.12) × loss weighted_all_reduce → all_gather with "
+        "environment=torch-2.13: 1.26 (1.26 to 1.26).",
+        "The workaround's gradient is right and all_gather's is twice too large.",
+        "Times are of torch's NCCL code path emulated on gloo: they say nothing about NCCL on "
+        "GPUs.",
+    ]
+
+
+def test_a_failure_is_said_with_its_place_and_cause(tmp_path: Path) -> None:
+    found = sentences(compare(question(tmp_path), OLD_ALL_GATHER, UPGRADE))
+    assert found[:3] == [
+        "Nowhere do both sides have a number, so nothing is said about speed.",
+        "Torch-2.2 with all_gather has no number: error in 3 of 3 "
+        "(IndexError in backward, ranks 2,3).",
+        "The gradient of torch-2.2 with all_gather was not compared and that of torch-2.13 with "
+        "all_gather is twice too large.",
+    ]
+
+
+def test_slower_is_the_inverse(tmp_path: Path) -> None:
+    records = [*timed(WORKAROUND, 1.0), *timed(UPGRADE, 1.25)]
+    assert "Upgrading is 1.25 (1.25 to 1.25) times slower than the workaround." in said(
+        tmp_path, *records
+    )
+
+
+def test_several_points_give_a_range(tmp_path: Path) -> None:
+    records = [
+        record
+        for seq_len, step_s in ((512, 0.8), (1024, 0.5), (2048, 1.0))
+        for record in (
+            *timed(WORKAROUND, 1.0, seq_len=seq_len),
+            *timed(UPGRADE, step_s, seq_len=seq_len),
+        )
+    ]
+    found = said(tmp_path, *records)
+    assert found[1] == (
+        "Up to 1,024 tokens, upgrading is 1.25 to 2.00 times faster than the workaround."
+    )
+
+
+def test_what_could_be_hidden_is_said(tmp_path: Path) -> None:
+    # Logarithms of the ratios 0.0, 0.02 and -0.02: reach 4.3027 * 0.02 / sqrt(3) = 0.0497, so
+    # 5.1 %. For 2 % it takes 7 rounds: 2.4469 * 0.02 / sqrt(7) = 0.0185 <= ln 1.02 = 0.0198.
+    slow = [timed(UPGRADE, step_s, 3)[r] for r, step_s in enumerate((1.0, 0.980199, 1.020201))]
+    found = said(tmp_path, *timed(WORKAROUND, 1.0), *slow)
+    assert found[1] == (
+        "No difference seen; one of 5.1 % could be hidden (about 7 rounds would show 2 %)."
+    )
+
+
+def test_too_few_rounds_are_no_verdict(tmp_path: Path) -> None:
+    found = said(tmp_path, *timed(WORKAROUND, 1.0, 2), *timed(UPGRADE, 0.1, 2))
+    assert found[1] == "Too few rounds for a verdict: 2 in common, 3 are needed."
+
+
+def test_some_failures_among_numbers_are_said(tmp_path: Path) -> None:
+    upgrade = [*timed(UPGRADE, 0.5, 5)[:4], broken(UPGRADE, 5)[4]]
+    found = said(tmp_path, *timed(WORKAROUND, 1.0, 5), *upgrade)
+    assert (
+        "Upgrading left no number in some trials: error in 1 of 5 "
+        "(IndexError in backward, ranks 2,3)." in found
+    )
+
+
+def test_a_configuration_that_was_not_run_is_said(tmp_path: Path) -> None:
+    records = [*timed(WORKAROUND, 1.0, seq_len=512), *timed(UPGRADE, 1.0, seq_len=2048)]
+    found = said(tmp_path, *records)
+    assert "At 2,048 tokens, the workaround was not run." in found
+    assert "At 512 tokens, upgrading was not run." in found
+
+
+def test_gradients_in_words(tmp_path: Path) -> None:
+    cases = {
+        "scaled ×1/2": "half of what it should be",
+        "scaled ×1/4": "1/4 of what it should be",
+        "scaled ×4": "4 times too large",
+        "scaled 0.37": "0.37 of what it should be",
+        "wrong ×1": "wrong in direction",
+        "none ×0": "missing",
+    }
+    for index, (case, words) in enumerate(cases.items()):
+        verdict, scale = case.split()
+        other = gradient(verdict=verdict, scale_label=scale)
+        records = [*timed(WORKAROUND, 1.0), *timed(UPGRADE, 1.0, gradient=other)]
+        found = said(tmp_path / str(index), *records)
+        assert f"The workaround's gradient is right and all_gather's is {words}." in found
+
+
+def test_gradients_that_agree(tmp_path: Path) -> None:
+    records = [*timed(WORKAROUND, 1.0, gradient=TWICE), *timed(UPGRADE, 1.0, gradient=TWICE)]
+    assert "Both gradients are twice too large." in said(tmp_path, *records)
+
+
+def test_noise_is_said(tmp_path: Path) -> None:
+    records = [*timed(WORKAROUND, 1.0, noisy=["load 9.0"]), *timed(UPGRADE, 1.0)]
+    assert said(tmp_path, *records)[-1] == (
+        "3 of 6 trials ran while the machine was not quiet; they count."
+    )
+
+
+def test_labels() -> None:
+    assert label(UPGRADE) == "torch-2.13 with all_gather"
+    assert label({"loss": "local"}) == "local"
+    assert label({"environment": "a", "zero": "1", "sp": "2"}) == "a zero=1 sp=2"
