@@ -159,19 +159,23 @@ def failure_of(record: Content) -> str | None:
     status = record["status"]
     if status == Status.OK.value:
         return None
+    # a rank that is gone comes before what the others raised: they only lost their peer
+    gone = [rank for rank in record["ranks"] if rank["outcome"] in ("killed", "exited")]
+    ended = _by_place((_end(rank), rank["phase"], rank["rank"]) for rank in gone)
+    if ended:
+        return ended
     raised = _by_place(
         (error["type"].rpartition(".")[2], error["phase"], error["rank"])
         for error in record["errors"]
     )
     if raised:
         return raised
-    if status == Status.CRASH.value:
-        gone = [rank for rank in record["ranks"] if rank["outcome"] in ("killed", "exited")]
-        ended = _by_place((_end(rank), rank["phase"], rank["rank"]) for rank in gone)
-    else:
-        stuck = [rank for rank in record["ranks"] if rank["outcome"] == "interrupted"]
-        ended = _by_place((status, rank["phase"], rank["rank"]) for rank in stuck)
-    return ended or record["reason"] or status
+    stuck = [rank for rank in record["ranks"] if rank["outcome"] == "interrupted"]
+    return (
+        _by_place((status, rank["phase"], rank["rank"]) for rank in stuck)
+        or record["reason"]
+        or status
+    )
 
 
 def _times(record: Content, axes: Content) -> dict[str, float | None]:

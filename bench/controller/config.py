@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,15 @@ from bench.record import Status
 from bench.rounds import share
 from bench.trial import Configuration
 
+MAX_ROUNDS = 10_000
+
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 
 SWEEP_KEYS = (
     "experiment",
     "rounds",
+    "scenario_options",
     "precision",
     "max_rounds",
     "results",
@@ -115,6 +119,8 @@ class Schema:
     oversubscribe: bool = MISSING
     deepspeed: Any = field(default_factory=_open)
     options: Any = field(default_factory=_open)
+    scenario_options: dict[str, str] = field(default_factory=dict)
+    """Names and meanings of the options that the scenario knows."""
     experiment: Optional[str] = None
     rounds: int = MISSING
     precision: Optional[Union[int, float, str]] = None
@@ -161,8 +167,9 @@ def results_folder(results: Optional[str], experiment: Optional[str]) -> str:
 
 def settings_of(cfg: DictConfig) -> Settings:
     """The sweep-level keys of a composed configuration; raises `ConfigurationError`."""
-    if cfg.rounds < 1:
-        raise ConfigurationError(f"rounds={cfg.rounds}: must be at least 1")
+    for key in ("rounds", "max_rounds"):
+        if not 1 <= cfg[key] <= MAX_ROUNDS:
+            raise ConfigurationError(f"{key}={cfg[key]}: must be from 1 to {MAX_ROUNDS}")
     precision = _precision(cfg)
     allowed = [status.value for status in Status]
     for status in cfg.retry:
@@ -222,8 +229,18 @@ def to_configuration(
     run it). `chosen` is the environment as its file has it, before single fields were
     overridden. Raises `ConfigurationError`.
     """
+    if absent := sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigurationError(f"{absent[0]}: has no value; give one with {absent[0]}=VALUE")
     values = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(values, dict)
+    for name in values["options"]:
+        if name not in values["scenario_options"]:
+            allowed = ", ".join(values["scenario_options"]) or "none"
+            near = hint(name, values["scenario_options"])
+            raise ConfigurationError(
+                f"options.{name}: unknown to scenario={values['scenario']}; "
+                f"allowed: {allowed}{near}"
+            )
     for key in (*SWEEP_KEYS, "hydra", "oversubscribe"):
         values.pop(key, None)
     values["environment"] = _located(_environment(values["environment"], chosen))
@@ -256,7 +273,7 @@ def _environment(spec: dict[str, Any], chosen: Optional[Mapping[str, Any]]) -> d
     for key in ("requirements", "python_version", "torch_backend"):
         if spec[key] != chosen[key]:
             label.extend(spec[key] if key == "requirements" else [str(spec[key])])
-    return {**spec, "name": "+".join(label)}
+    return {**spec, "name": _label("+".join(label))}
 
 
 def _located(spec: dict[str, Any]) -> dict[str, Any]:
@@ -274,7 +291,12 @@ def _path_of(python: str) -> str:
 def _interpreter_name(python: str) -> str:
     """A virtual environment's folder name, otherwise the path itself."""
     home = Path(python).parent.parent
-    return home.name if (home / "pyvenv.cfg").exists() else python
+    return _label(home.name if (home / "pyvenv.cfg").exists() else python.strip("/"))
+
+
+def _label(text: str) -> str:
+    """`text` with what a name may not hold replaced."""
+    return re.sub(r"[^\w.+<>=!~-]", "-", text)[:100]
 
 
 def _comm(spec: dict[str, Any], world: int, gpus: Optional[int]) -> dict[str, Any]:

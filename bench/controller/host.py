@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -97,9 +99,10 @@ class Hosts:
         return self._hosts[key]
 
     def close(self) -> None:
-        """End every server and rank."""
-        while self._hosts:
-            self._hosts.popitem()[1].close()
+        """End every server and rank; a second Ctrl-C meanwhile changes nothing."""
+        with _uninterrupted():
+            while self._hosts:
+                self._hosts.popitem()[1].close()
 
 
 class Host:
@@ -276,6 +279,15 @@ class Host:
 def threads_per_rank(world: int) -> int:
     """Cores that this process may use, shared out over the ranks; at least one."""
     return max(1, len(os.sched_getaffinity(0)) // world)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _reference_folder(trial: Trial) -> Path:

@@ -74,11 +74,14 @@ def explain_pydantic(error: ValidationError, keys: Iterable[str]) -> Configurati
         "greater_than": ("gt", "greater than"),
         "greater_than_equal": ("ge", "at least"),
         "less_than_equal": ("le", "at most"),
+        "less_than": ("lt", "less than"),
     }
     if fault["type"] in bounds:
         bound, words = bounds[fault["type"]]
         limit = fault["ctx"][bound]
         return ConfigurationError(f"{key}={value}: must be {words} {limit:g}")
+    if fault["type"] == "string_pattern_mismatch":  # names are all that has a pattern
+        return ConfigurationError(f"{key}={value}: must be 1 to 100 of letters, digits, ._+<>=!~-")
     if fault["type"] == "dict_type":
         return ConfigurationError(f"{key}={value}: must be a mapping; write {key}.name=value")
     return ConfigurationError(f"{key}={value}: {fault['msg']}")

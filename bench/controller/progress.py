@@ -79,7 +79,8 @@ def outcome(record: Record) -> str:
     took = f"({record.duration_s:.1f} s)"
     if record.status is Status.OK:
         return f"ok {', '.join(_figures(record))} {took}".replace("  ", " ")
-    if record.errors:
+    gone = any(rank.outcome in ("killed", "exited") for rank in record.ranks)
+    if record.errors and not gone:
         first = record.errors[0]
         same = [e.rank for e in record.errors if (e.type, e.phase) == (first.type, first.phase)]
         ranks = ", ".join(map(str, same))

@@ -19,18 +19,23 @@ from rich.console import Console
 
 from bench.controller import sweep
 from bench.controller.config import CONF, keys, settings_of, to_configuration
-from bench.controller.messages import explain_hydra, is_hydra_error
+from bench.controller.messages import explain_hydra, is_hydra_error, unknown_option
 from bench.controller.progress import display
 from bench.controller.sweeper import Composer, Point, plan
 from bench.trial import Configuration, EnvironmentSpec
 
 DEFAULT_EXPERIMENT = "quick"
 
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+
 _OTHER_MODES = {"--cfg", "-c", "--info", "-i", "--run", "-r", "--multirun", "-m"} | {
     "--hydra-help",
     "--shell-completion",
     "-sc",
 }
+AD_HOC_BASE = "torch-2.13"
+"""The environment whose fields an ad-hoc one keeps where the command line names none."""
+
 _VERSION_KEYS = ("environment.torch", "environment.deepspeed", "environment.python_version")
 
 
@@ -132,6 +137,11 @@ def start(arguments: Sequence[str], run: Run) -> None:
         # Next to the other overrides: Hydra's parser wants them in one piece.
         found = (i for i, one in enumerate(arguments) if "=" in one and not one.startswith("-"))
         arguments.insert(next(found, len(arguments)), f"+experiment={DEFAULT_EXPERIMENT}")
+    keys_given = {argument.partition("=")[0] for argument in arguments}
+    if keys_given & {"environment.torch", "environment.python"} and "environment" not in keys_given:
+        # one interpreter of the user's own, and not one more for each of the experiment's
+        index = next(i for i, one in enumerate(arguments) if one.startswith("environment."))
+        arguments.insert(index, f"environment={AD_HOC_BASE}")
     if not any(argument.partition("=")[0] in _OTHER_MODES for argument in arguments):
         arguments.insert(0, "--multirun")
     task = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)
@@ -147,6 +157,8 @@ def start(arguments: Sequence[str], run: Run) -> None:
 def normalised(argument: str) -> str:
     """An override as people write it, in the words of Hydra's grammar."""
     key, equals, value = argument.partition("=")
+    if re.fullmatch(r"null|\d+(\.\d+)?|", value) and (CONF / key).is_dir() and key:
+        raise unknown_option(key, value, [file.stem for file in (CONF / key).glob("*.yaml")])
     if not equals or value.startswith(("'", '"', "[")):
         return argument
     if key == "experiment":  # no experiment is chosen by default, so Hydra wants to add one
@@ -176,16 +188,17 @@ def _watch() -> sweep.Watch:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let a SIGTERM end a sweep just as Ctrl-C does."""
+    """Let a SIGTERM, or the terminal's end, end a sweep just as Ctrl-C does."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in _ENDINGS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

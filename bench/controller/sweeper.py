@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bench.controller.config import SWEEP_KEYS, keys, to_configuration
 from bench.controller.messages import ConfigurationError, explain_hydra, is_hydra_error
-from bench.trial import Configuration
+from bench.trial import Configuration, EnvironmentSpec
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,20 @@ def plan(composer: Composer, params: Mapping[str, Any], arguments: Sequence[str]
     for overrides in composer.expand(params, arguments):
         configuration = composer.configuration(overrides)
         points.setdefault(configuration.hash, Point(overrides, configuration))
+    _refuse_equal_names(point.configuration.environment for point in points.values())
     reasons = [point.configuration.unsupported_reasons() for point in points.values()]
     if all(reasons):
         many = f" (none of the {len(reasons)} combinations can run)" if len(reasons) > 1 else ""
         raise ConfigurationError(f"{'; '.join(reasons[0])}{many}")
     return list(points.values())
+
+
+def _refuse_equal_names(environments: Iterable[EnvironmentSpec]) -> None:
+    named: dict[str, EnvironmentSpec] = {}
+    for spec in environments:
+        other = named.setdefault(spec.name, spec)
+        if other != spec:
+            raise ConfigurationError(
+                f"environment.name={spec.name}: two different environments of this sweep have that "
+                "name; choose one with environment=NAME, or run two sweeps"
+            )
