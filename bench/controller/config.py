@@ -233,14 +233,7 @@ def to_configuration(
         raise ConfigurationError(f"{absent[0]}: has no value; give one with {absent[0]}=VALUE")
     values = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(values, dict)
-    for name in values["options"]:
-        if name not in values["scenario_options"]:
-            allowed = ", ".join(values["scenario_options"]) or "none"
-            near = hint(name, values["scenario_options"])
-            raise ConfigurationError(
-                f"options.{name}: unknown to scenario={values['scenario']}; "
-                f"allowed: {allowed}{near}"
-            )
+    _require_known(values["options"], values["scenario"], values["scenario_options"])
     for key in (*SWEEP_KEYS, "hydra", "oversubscribe"):
         values.pop(key, None)
     values["environment"] = _located(_environment(values["environment"], chosen))
@@ -250,6 +243,16 @@ def to_configuration(
         return Configuration.model_validate(values)
     except ValidationError as error:
         raise explain_pydantic(error, keys()) from error
+
+
+def _require_known(options: Any, scenario: str, declared: Mapping[str, str]) -> None:
+    """Refuse options that the scenario's YAML file does not declare."""
+    for name in options if isinstance(options, dict) else ():  # other types: pydantic refuses them
+        if name not in declared:
+            raise ConfigurationError(
+                f"options.{name}: unknown to scenario={scenario}; "
+                f"allowed: {', '.join(declared) or 'none'}{hint(str(name), declared)}"
+            )
 
 
 def _environment(spec: dict[str, Any], chosen: Optional[Mapping[str, Any]]) -> dict[str, Any]:

@@ -66,7 +66,21 @@ REFUSED = [
     (["comm=nccl"], ["comm=nccl: world=4 ranks, but 0 visible GPUs", "comm=nccl_over_gloo"]),
     (["comm=nccl", "oversubscribe=true"], ["0 visible GPUs"]),
     (["environment.torch=null"], ["needs both `torch` and `deepspeed`"]),
-    (["rounds=0"], ["rounds=0: must be at least 1"]),
+    (["rounds=0"], ["rounds=0: must be from 1 to 10000"]),
+    (["rounds=3000000"], ["rounds=3000000: must be from 1 to 10000"]),
+    (["environment=null"], ["environment=null: unknown environment", "torch-2.13"]),
+    (["model=5"], ["model=5: unknown model", "tiny"]),
+    (["~loss"], ["loss: has no value"]),
+    (["options.foo=1"], ["options.foo: unknown to scenario=train", "busy_s"]),
+    (["scenario=drill", "options.fualt=raise"], ["did you mean 'fault'?"]),
+    (["seed=99999999999999999999999"], ["seed=99999999999999999999999: must be less than"]),
+    (["learning_rate=inf"], ["learning_rate=inf"]),
+    (["seq_len=100000000000000"], ["seq_len=100000000000000: must be at most"]),
+    (["environment.name=../../x"], ["environment.name=../../x: must be 1 to 100 of letters"]),
+    (["deepspeed.zero_optimization.stage=3"], ["zero_optimization.stage follows from `zero`"]),
+    (["deepspeed.bf16.enabled=true"], ["deepspeed.bf16.enabled follows from `dtype`"]),
+    (["mask=empty_shard", "sp=1"], ["mask=empty_shard leaves no label at all with sp=1"]),
+    (["environment=torch-2.2,torch-2.13", "environment.torch=2.4.1"], ["two different"]),
     (["rounds=1,2"], ["rounds=1,2", "no axis"]),
     (["retry=eror"], ["retry=eror: unknown status", "timeout", "did you mean 'error'?"]),
     (["seq_len=interval(1,3)"], ["seq_len=interval(1,3)", "range(start,stop,step)"]),
@@ -135,9 +149,15 @@ def test_options_of_deepspeed_need_no_plus(tmp_path: Path) -> None:
 
 
 def test_additions_are_left_to_hydra(tmp_path: Path) -> None:
-    assert configuration(tmp_path, "+options.a.b=1", "options.a.c=2").options == {
-        "a": {"b": 1, "c": 2}
-    }
+    overrides = ("+deepspeed.a.b=1", "deepspeed.a.c=2")
+    assert configuration(tmp_path, *overrides).deepspeed == {"a": {"b": 1, "c": 2}}
+
+
+def test_an_ad_hoc_environment_replaces_those_of_the_experiment(tmp_path: Path) -> None:
+    overrides = ("environment.torch=2.4.1", "environment.deepspeed=0.16.9", "rounds=1")
+    _, hosts, _ = run_sweep("+experiment=quick", f"results={tmp_path}", *overrides)
+    names = {trial.configuration.environment.name for trial in hosts.trials}
+    assert names == {"torch-2.4.1+deepspeed-0.16.9"}
 
 
 @pytest.mark.parametrize(
