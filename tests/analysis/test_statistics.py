@@ -66,6 +66,12 @@ def test_a_skewed_sample_has_a_skewed_interval():
     assert interval.low == pytest.approx(0.1 - reach, rel=1e-6)
 
 
+def test_percentiles_are_expanded():
+    # Three of ten: binomial(10, 0.3) is at most 6 in 98.94 %. Phi(2.2622) = 98.82 % would be 6,
+    # the expanded 99.14 % is 7; Student's reach, 0.3 + 2.2622 * 0.4830 / sqrt(10), is 0.6456.
+    assert interval_of_mean([0.0] * 7 + [1.0] * 3).high == pytest.approx(0.7)
+
+
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=30))
 def test_the_interval_holds_the_mean_and_does_not_depend_on_the_order(values):
     interval = interval_of_mean(values)
