@@ -178,8 +178,10 @@ def test_over_all_points_the_rounds_that_all_have(tmp_path: Path) -> None:
 
 
 def test_the_version_is_the_first_effect_however_the_sides_are_written(tmp_path: Path) -> None:
+    every = (WORKAROUND, BETWEEN, OLD_ALL_GATHER, UPGRADE)
+    frame = frame_of(tmp_path, [record for side in every for record in timed(side, 1.0)])
     sides = [dict(reversed(side.items())) for side in (WORKAROUND, UPGRADE)]
-    parts = compare(question(tmp_path), *sides).decomposition
+    parts = compare(frame, *sides).decomposition
     assert parts is not None
     assert (parts.first.axis, parts.second.axis) == ("environment", "loss")
 

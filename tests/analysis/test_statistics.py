@@ -67,9 +67,9 @@ def test_a_skewed_sample_has_a_skewed_interval():
 
 
 def test_percentiles_are_expanded():
-    # Three of ten: binomial(10, 0.3) is at most 6 in 98.94 %. Phi(2.2622) = 98.82 % would be 6,
-    # the expanded 99.14 % is 7; Student's reach, 0.3 + 2.2622 * 0.4830 / sqrt(10), is 0.6456.
-    assert interval_of_mean([0.0] * 7 + [1.0] * 3).high == pytest.approx(0.7)
+    # Three of nine: binomial(9, 1/3) is at most 6 in 99.17 %. Phi(2.3060) = 98.94 % would be 6,
+    # the expanded Phi(2.3060 * sqrt(9 / 8)) = 99.28 % is 7; Student's reach ends at 0.7177.
+    assert interval_of_mean([0.0] * 6 + [1.0] * 3).high == pytest.approx(7 / 9)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=30))
