@@ -162,7 +162,7 @@ def rounds_needed(logs: Sequence[float], precision: float, confidence: float = C
     most = FEWEST
     while not reached(most):
         most *= 2
-    least = FEWEST if most == FEWEST else most // 2 + 1
+    least = FEWEST
     while least < most:  # the reach shrinks with every round, so halve
         middle = (least + most) // 2
         least, most = (least, middle) if reached(middle) else (middle + 1, most)

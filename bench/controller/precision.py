@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Optional
 
 from bench.controller.ledger import Ledger
-from bench.record import Status
 from bench.rounds import figure_of_rounds
 from bench.trial import Configuration
 
@@ -57,7 +56,7 @@ def _width(config_hash: str, ledger: Ledger, rounds: int) -> Optional[float]:
         entry = ledger.find((config_hash, round_))
         if entry is None:
             break
-        if entry.status is not Status.OK or entry.step_s is None:
+        if entry.step_s is None:
             return None
         steps.append(entry.step_s)
     # Speeds, as the table has them: the median of their reciprocals may be another value.

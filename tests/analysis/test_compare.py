@@ -155,16 +155,35 @@ def test_the_other_way_where_the_first_has_no_numbers(tmp_path: Path) -> None:
 
 
 def test_decomposition_counts_the_rounds_that_all_three_have(tmp_path: Path) -> None:
-    # Round 0 is missing in between; there the candidate is 4 times as fast, elsewhere 2 times.
-    between = timed(BETWEEN, 0.8, 4)[1:]
+    # Round 0 is missing in between, round 4 in the candidate. In round 0 the candidate is
+    # 4 times as fast, elsewhere 2 times.
+    between = timed(BETWEEN, 0.8, 5)[1:]
     candidate = timed(UPGRADE, 0.5, 4)
     candidate[0] = timed(UPGRADE, 0.25, 1)[0]
-    frame = frame_of(tmp_path, [*timed(WORKAROUND, 1.0, 4), *between, *candidate])
+    frame = frame_of(tmp_path, [*timed(WORKAROUND, 1.0, 5), *between, *candidate])
     [point] = compare(frame, WORKAROUND, UPGRADE).points
     assert point.ratio.value == pytest.approx((4 * 2 * 2 * 2) ** 0.25)
     assert point.decomposition is not None
     assert point.decomposition.total.rounds == 3
     assert point.decomposition.total.value == pytest.approx(2.0)
+
+
+def test_over_all_points_the_rounds_that_all_have(tmp_path: Path) -> None:
+    records = []
+    for seq_len, step_s, rounds in ((512, 0.5, 4), (2048, 1.0, 3)):
+        records += timed(WORKAROUND, 1.0, rounds, seq_len=seq_len)
+        records += timed(UPGRADE, step_s, rounds, seq_len=seq_len)
+    overall = compare(frame_of(tmp_path, records), WORKAROUND, UPGRADE).overall
+    assert (overall.value, overall.rounds) == (pytest.approx(math.sqrt(2)), 3)
+
+
+def test_the_version_is_the_first_effect_however_the_sides_are_written(tmp_path: Path) -> None:
+    every = (WORKAROUND, BETWEEN, OLD_ALL_GATHER, UPGRADE)
+    frame = frame_of(tmp_path, [record for side in every for record in timed(side, 1.0)])
+    sides = [dict(reversed(side.items())) for side in (WORKAROUND, UPGRADE)]
+    parts = compare(frame, *sides).decomposition
+    assert parts is not None
+    assert (parts.first.axis, parts.second.axis) == ("environment", "loss")
 
 
 def test_one_axis_has_no_decomposition(tmp_path: Path) -> None:

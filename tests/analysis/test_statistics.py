@@ -66,6 +66,12 @@ def test_a_skewed_sample_has_a_skewed_interval():
     assert interval.low == pytest.approx(0.1 - reach, rel=1e-6)
 
 
+def test_percentiles_are_expanded():
+    # Three of nine: binomial(9, 1/3) is at most 6 in 99.17 %. Phi(2.3060) = 98.94 % would be 6,
+    # the expanded Phi(2.3060 * sqrt(9 / 8)) = 99.28 % is 7; Student's reach ends at 0.7177.
+    assert interval_of_mean([0.0] * 6 + [1.0] * 3).high == pytest.approx(7 / 9)
+
+
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=30))
 def test_the_interval_holds_the_mean_and_does_not_depend_on_the_order(values):
     interval = interval_of_mean(values)

@@ -11,7 +11,7 @@ import pytest
 from bench.controller import run as run_module
 from bench.controller.messages import ConfigurationError
 from bench.record import RankSamples, Record, Status
-from bench.trial import Trial
+from bench.trial import EnvironmentSpec, Trial
 from tests.controller.fake_hosts import FakeHosts, run_sweep
 
 ROUNDS = ("experiment=single", "sp=1,2", "rounds=3", "max_rounds=9", "report=false")
@@ -142,6 +142,22 @@ def test_a_wish_for_more_precision_adds_to_what_is_there(tmp_path: Path) -> None
     )
     assert rounds(hosts) == {2: 3}
     assert asked == ["environment"]
+
+
+def test_environments_of_rounds_to_come_are_provided_too(tmp_path: Path) -> None:
+    overrides = (f"results={tmp_path}", "experiment=single", "report=false", "max_rounds=4")
+    both = "environment=torch-2.2,torch-2.13"
+    run_sweep(*overrides, "environment=torch-2.2", "rounds=3")
+    run_sweep(*overrides, "environment=torch-2.13", "rounds=2")
+    asked: list[str] = []
+
+    def provide(spec: EnvironmentSpec, report: object) -> str:
+        asked.append(spec.name)
+        return spec.name
+
+    _, hosts, _ = run_sweep(*overrides, both, "rounds=3", "precision=2%", provide=provide)
+    assert [t.configuration.environment.name for t in hosts.trials] == ["torch-2.13"]
+    assert sorted(asked) == ["torch-2.13", "torch-2.2"]
 
 
 @pytest.mark.parametrize(
