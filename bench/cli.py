@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from bench import __version__
-
-if TYPE_CHECKING:
-    from bench.trial import EnvironmentSpec
+from bench.cli_environments import CONF, environments
+from bench.cli_errors import one_line
 
 FAILED = 1
-USER_ERROR = 2
 INTERRUPTED = 130
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 _GROUPS = "\n\n".join(
     f"  {group.name}: {', '.join(sorted(path.stem for path in group.glob('*.yaml')))}"
     for group in sorted(CONF.glob("*/"))
@@ -55,17 +50,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-environments = typer.Typer(
-    help="The environments that trials run in.\n\nExample: spbench env sync torch-2.2",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(environments, name="env")
 
 Results = Annotated[Path, typer.Argument(help="A results folder.", metavar="RESULTS")]
-Names = Annotated[
-    Optional[list[str]], typer.Argument(help="Environments; none: all.", metavar="[NAME]…")
-]
 
 
 class Format(str, Enum):
@@ -83,16 +70,6 @@ class ComparisonFormat(str, Enum):
     MARKDOWN = "markdown"
     CSV = "csv"
     JSON = "json"
-
-
-@contextmanager
-def _one_line(*known: type[Exception]) -> Iterator[None]:
-    """Tell the user what a known error says, without a traceback."""
-    try:
-        yield
-    except known as error:
-        typer.echo(f"spbench: {error}", err=True)
-        raise typer.Exit(USER_ERROR) from error
 
 
 def _version(wanted: bool) -> None:
@@ -130,7 +107,7 @@ def sweep(
 
     console = Console()
     run = Run(console)
-    with _one_line(ConfigurationError, EnvironmentProblem, RecordsError):
+    with one_line(ConfigurationError, EnvironmentProblem, RecordsError):
         try:
             start(overrides or [], run)
         except KeyboardInterrupt:
@@ -168,7 +145,7 @@ def export(
     from analysis.export import export as write
     from analysis.frame import AnalysisError
 
-    with _one_line(AnalysisError, OSError):
+    with one_line(AnalysisError, OSError):
         typer.echo(write(results, to.value, output))
 
 
@@ -202,7 +179,7 @@ def compare(
     from analysis.frame import AnalysisError, load
     from analysis.gate import objections
 
-    with _one_line(AnalysisError):
+    with one_line(AnalysisError):
         matters = _share("--smallest", smallest)
         limit = _share("--fail-if-slower", fail_if_slower) if fail_if_slower else None
         found = comparisons(load(results), baseline, candidate, matters)
@@ -230,104 +207,6 @@ def report(
     _report(results, output)
 
 
-@environments.command("list")
-def list_environments() -> None:
-    """List the environments that conf/environment defines, and others that were made.
-
-    Example: spbench env list
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    from bench.controller.environments import (
-        EnvironmentProblem,
-        cache_dir,
-        installed,
-        known_specs,
-        status,
-    )
-
-    table = Table("name", "state", "versions", "size", box=None)
-    with _one_line(EnvironmentProblem):
-        named = [status(spec) for spec in known_specs(CONF).values()]
-    others = [one for one in installed() if one.key not in {known.key for known in named}]
-    for one in named + others:
-        size = f"{one.size_bytes / 2**30:.1f} GiB" if one.size_bytes else ""
-        table.add_row(one.spec.name, one.state, one.versions, size)
-    Console().print(table)
-    for one in named:
-        if one.note:
-            typer.echo(f"{one.spec.name}: {one.note}")
-    for one in others:
-        typer.echo(f"{one.spec.name}: made ad hoc; `spbench env remove {one.key}` removes it")
-    typer.echo(f"kept in {cache_dir()}")
-
-
-@environments.command("sync")
-def sync_environments(names: Names = None) -> None:
-    """Make the environments that are missing (minutes, gigabytes).
-
-    Example: spbench env sync torch-2.2 torch-2.13
-    """
-    from bench.controller.environments import EnvironmentProblem, provide
-
-    with _one_line(EnvironmentProblem):
-        for name, spec in _specs(names).items():
-            interpreter = provide(spec, typer.echo)
-            typer.echo(f"{name}: {interpreter.python}")
-
-
-@environments.command("check")
-def check_environments(names: Names = None) -> None:
-    """Import torch and DeepSpeed in each environment and say what was found.
-
-    Example: spbench env check torch-2.2
-    """
-    from bench.controller.environments import EnvironmentProblem, check, provide, status
-
-    with _one_line(EnvironmentProblem):
-        for name, spec in _specs(names).items():
-            if names is None and status(spec).state != "ready":
-                typer.echo(f"{name}: not made yet; spbench env sync {name}")
-                continue
-            found = check(provide(spec, typer.echo))
-            numpy = f"; numpy does not work: {found.numpy_bridge}" if found.numpy_bridge else ""
-            typer.echo(
-                f"{name}: torch {found.torch} ({found.torch_s:.1f} s), deepspeed "
-                f"{found.deepspeed} ({found.deepspeed_s:.1f} s), python {found.python}{numpy}"
-            )
-
-
-@environments.command("remove")
-def remove_environments(
-    names: Annotated[list[str], typer.Argument(help="Names or keys.", metavar="NAME…")],
-) -> None:
-    """Remove environments from the cache; the next sweep makes them again.
-
-    Example: spbench env remove torch-2.3
-    """
-    from bench.controller.environments import EnvironmentProblem, installed, key_of, remove
-
-    keys = {one.key for one in installed()}
-    with _one_line(EnvironmentProblem):
-        for name in names:
-            key = name if name in keys else key_of(_specs([name])[name])
-            gone = remove(key, typer.echo)
-            typer.echo(f"{name}: {'removed' if gone else 'was not there'}")
-
-
-def _specs(names: Optional[list[str]]) -> dict[str, EnvironmentSpec]:
-    """The named environments; all when none is named."""
-    from bench.controller.environments import EnvironmentProblem, known_specs
-    from bench.controller.messages import unknown_option
-
-    known = known_specs(CONF)
-    for name in names or []:
-        if name not in known:
-            raise EnvironmentProblem(str(unknown_option("environment", name, known)))
-    return {name: known[name] for name in names or known}
-
-
 def _share(option: str, text: str) -> float:
     from analysis.frame import AnalysisError
     from bench.rounds import share
@@ -346,19 +225,27 @@ def _answer(folder: Path) -> None:
     from analysis.frame import AnalysisError, load
     from analysis.table import render
 
-    with _one_line(AnalysisError):
+    with one_line(AnalysisError):
         render(load(folder), Console())
 
 
 def _sentences(folder: Path) -> None:
     """Tell what the natural comparisons of a folder say."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
     from analysis.answers import answers
     from analysis.frame import load
 
+    console = Console()
     for answer in answers(load(folder)):
         typer.echo(f"\n{answer.sides}:")
         for sentence in answer.sentences:
-            typer.echo(f"  {sentence}")
+            if console.is_terminal:  # lines break between words there
+                console.print(Padding(Text(sentence), (0, 0, 0, 2)))
+            else:
+                typer.echo(f"  {sentence}")
 
 
 def _report(folder: Path, output: Optional[Path]) -> None:
@@ -366,7 +253,7 @@ def _report(folder: Path, output: Optional[Path]) -> None:
 
     from analysis.frame import AnalysisError
 
-    with _one_line(AnalysisError), Console().status("making the report"):
+    with one_line(AnalysisError), Console().status("making the report"):
         from analysis.report import write
 
         try:

@@ -17,12 +17,12 @@ from bench.trial import Trial
 from benchmarks.launching import configuration, torchrun
 from benchmarks.report import Targets
 
-ROUNDS, STEPS = 120, 10
+ROUNDS, STEPS = 240, 10
 
 
 def main() -> None:
     """Measure, print the ratio with its interval, and the target."""
-    c = configuration("torch-2.13", world=2, sp=2, loss="all_gather")
+    c = configuration("torch-2.13", world=2, sp=2, loss="all_gather", seq_len=128)
     with tempfile.TemporaryDirectory() as folder, Hosts(provide) as hosts:
         hosts.run(Trial(configuration=c, round=0), Path(folder))  # makes the reference's weights
     rounds = torchrun(provide(c.environment), c, "instrument", str(ROUNDS), str(STEPS))[0]
