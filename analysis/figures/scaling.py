@@ -127,7 +127,7 @@ def _speeds(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
     sizes = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab")
     for config_hash, group in frame[frame.step_s.notna()].groupby("config_hash"):
         row = group.iloc[0]
-        model = ModelSpec(name="", **{name: int(row[f"model.{name}"]) for name in sizes})
+        model = ModelSpec(name="model", **{name: int(row[f"model.{name}"]) for name in sizes})
         shape = (int(row["dp"]), int(row["micro_batch"]), int(row["seq_len"]))
         flops = model_flops_per_step(model, *shape)
         per_rank = flops / group.step_s / int(row["world"])

@@ -74,7 +74,11 @@ FOLDERS: dict[str, list[Record]] = {
     "no memory, no phases": both_sides(memory=[], samples=[]),
     "timings not valid": both_sides(comm=CommSpec(name="nccl", oversubscribe=True)),
     "names that are markup": [
-        ok(environment=environment("a$b$<i>_^{\x07"), loss="$x^", seq_len=64)
+        ok(
+            environment=environment("hostile").model_copy(update={"name": "a$b$<i>_^{\x07"}),
+            loss="$x^",
+            seq_len=64,
+        )
     ],
     "many losses": [ok(loss=f"loss-{n}") for n in range(24)],
     "many splits": [
