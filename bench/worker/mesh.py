@@ -7,6 +7,8 @@ from typing import Any, Dict, Mapping
 
 import torch.distributed as dist
 
+from bench.worker.megatron_mpu import MegatronMpu
+
 try:
     from deepspeed.runtime.sequence_parallel import parallel_state_sp
 except ImportError:  # DeepSpeed before 0.17
@@ -22,7 +24,7 @@ class Mesh:
     sp: int
     sp_group: dist.ProcessGroup
     deepspeed_arguments: Mapping[str, Any]
-    """For `deepspeed.initialize`: `mpu`, or `mesh_param` where there is no mpu for sequences."""
+    """For `deepspeed.initialize`."""
 
     @property
     def dp(self) -> int:
@@ -43,9 +45,9 @@ class Mesh:
     def create(cls, sp: int) -> Mesh:
         """Make the groups; every rank of the default process group must call this.
 
-        The groups are those that DeepSpeed's own tutorial for Ulysses makes. An mpu with
-        Megatron's `get_data_parallel_group` would not do: ZeRO 3 then partitions parameters
-        over that group, and gradients over all ranks.
+        From DeepSpeed 0.17 on they are those that its own tutorial for Ulysses makes: an mpu
+        with Megatron's `get_data_parallel_group` would make ZeRO 3 partition parameters over
+        that group, and gradients over all ranks. Before, there is only Megatron's.
         """
         rank, world = dist.get_rank(), dist.get_world_size()
         arguments: Dict[str, Any] = {}
@@ -55,7 +57,12 @@ class Mesh:
             arguments["mpu"] = parallel_state_sp
         else:
             first = rank - rank % sp
-            group = dist.new_group(list(range(first, first + sp)), use_local_synchronization=True)
+            group = _group(range(first, first + sp))
             if sp > 1:
-                arguments["mesh_param"] = (world // sp, sp)
+                across, alone = range(rank % sp, world, sp), range(rank, rank + 1)
+                arguments["mpu"] = MegatronMpu(group, _group(across), _group(alone))
         return cls(rank, world, sp, group, arguments)
+
+
+def _group(ranks: range) -> dist.ProcessGroup:
+    return dist.new_group(list(ranks), use_local_synchronization=True)

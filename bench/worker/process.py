@@ -81,14 +81,18 @@ def _store(rank: Rank, listener: int) -> Any:
     """The store that the server opened a port for; rank 0 serves it on that very socket."""
     import torch.distributed as dist
 
-    return dist.TCPStore(
-        "127.0.0.1",
-        rank.request.store_port,
-        rank.configuration.world,
-        is_master=rank.index == 0,
-        wait_for_workers=False,
-        master_listen_fd=listener if rank.index == 0 else None,
-    )
+    fields: Dict[str, Any] = {
+        "host_name": "127.0.0.1",
+        "port": rank.request.store_port,
+        "world_size": rank.configuration.world,
+        "is_master": rank.index == 0,
+        "wait_for_workers": False,
+        "master_listen_fd": listener if rank.index == 0 else None,
+    }
+    try:  # the backend on libuv, the default from 2.4 on, took no socket for some versions
+        return dist.TCPStore(**fields, use_libuv=False)
+    except TypeError:  # a version that does not know the choice
+        return dist.TCPStore(**fields)
 
 
 def make_reference(
