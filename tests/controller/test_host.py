@@ -144,6 +144,7 @@ def test_server_survives_its_trials_and_dies_with_the_pool(results: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("shm", [False, True], ids=["default", "deepspeed_shm"])
 def test_200_killed_trials_leave_nothing(run_trial: RunTrial, results: Path, shm: bool) -> None:
     comm = configure().comm.model_copy(update={"deepspeed_shm": shm})
