@@ -233,9 +233,8 @@ class Server:
         running.heartbeat.close()
 
     def _on_preload(self, modules: List[str]) -> None:
-        imported = preload.import_modules(modules)
+        preload.import_modules(modules)
         gc.freeze()
-        self.answer(op="preloaded", modules=imported)
 
 
 def _has_text(path: Path) -> bool:
