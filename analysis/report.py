@@ -16,6 +16,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from traitlets.config import Config
 
+from analysis import sections
 from analysis.answers import answers
 from analysis.evidence import Evidence, gather
 from analysis.execution import execute
@@ -25,7 +26,6 @@ from analysis.reading import AnalysisError
 from analysis.table import closing_line, readable
 
 HERE = Path(__file__).resolve().parent
-NOTEBOOKS = ("upgrade_or_workaround", "gradient_error", "scaling")
 FILE_NAME = "report.html"
 MOST_LINES = 200
 """Noisy trials and skipped lines that are named one by one."""
@@ -37,7 +37,7 @@ def write(folder: Path, output: Path | None = None) -> Path:
     Raises AnalysisError for a folder without records and for an output that cannot be written.
     """
     frame = load(folder)
-    page = render(folder, frame, execute_all(folder))
+    page = render(folder, frame, execute_all(folder, sections.notebooks(frame)))
     path = output or folder / FILE_NAME
     try:
         path.write_text(page, encoding="utf-8")
@@ -47,9 +47,9 @@ def write(folder: Path, output: Path | None = None) -> Path:
     return path
 
 
-def execute_all(folder: Path) -> list[NotebookNode]:
-    """The executed notebooks, in the order of the report."""
-    paths = [HERE / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS]
+def execute_all(folder: Path, names: Sequence[str] = sections.GENERAL) -> list[NotebookNode]:
+    """The notebooks `names`, executed, in the order of the report."""
+    paths = [HERE / "notebooks" / f"{name}.ipynb" for name in names]
     return execute(paths, {"results": str(folder.absolute())})
 
 

@@ -222,11 +222,19 @@ def _share(option: str, text: str) -> float:
 def _answer(folder: Path) -> None:
     from rich.console import Console
 
+    from analysis import sections
     from analysis.frame import AnalysisError, load
     from analysis.table import render
 
+    console = Console()
     with one_line(AnalysisError):
-        render(load(folder), Console())
+        frame = load(folder)
+        found = sections.found(frame)
+        rest = frame[~frame.scenario.isin(found)]
+        if len(rest):
+            render(rest, console)
+        for scenario, section in found.items():
+            section.show(folder, frame[frame.scenario == scenario], console)
 
 
 def _sentences(folder: Path) -> None:

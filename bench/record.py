@@ -235,7 +235,8 @@ class Record(Part):
     worker: Optional[WorkerProvenance] = None
     machine: Optional[MachineProvenance] = None
     details: Dict[str, Any] = {}
-    """What a scenario adds."""
+    """What a scenario adds. `headline`: its finding in a few words, for the display; `rows`: what
+    the ranks noted on their way, in rank order, there even when a rank failed later."""
     log: Optional[str] = None
     """Output of the ranks, relative to the results folder."""
 
@@ -295,6 +296,11 @@ class RecordWriter:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def rows_file(scratch: Path, rank: int) -> Path:
+    """Where a rank notes the rows of its record's `details`, a line of JSON each."""
+    return scratch / f"rows-{rank}.jsonl"
 
 
 class RawRecord(NamedTuple):

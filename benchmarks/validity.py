@@ -81,6 +81,9 @@ class Progress:
     def begin(self, trial: Trial) -> None:
         """Nothing to say."""
 
+    def note(self, trial: Trial, text: str) -> None:
+        """Nothing to say."""
+
     def done(self, trial: Trial, record: Record | None) -> None:  # noqa: ARG002
         """Count; say when a comparison is complete."""
         self._done += 1

@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from bench.controller import outcome
+from bench.controller import drivers, outcome
+from bench.controller.drivers import Note
 from bench.controller.environments import cache_dir
 from bench.controller.interpreter import Interpreter
 from bench.controller.outcome import Flight
@@ -32,6 +33,10 @@ ANSWER_S = 30.0
 """How long a server may take to answer; it does so between two reads, in well under 1 s."""
 BUSY_SHARE = 0.1
 """Share of a core from which on a rank on CPU counts as computing, not as waiting."""
+
+
+def _silence(text: str) -> None:
+    """Nobody waits."""
 
 
 class Hosts:
@@ -57,11 +62,20 @@ class Hosts:
     ) -> None:
         self.close()
 
-    def run(self, trial: Trial, folder: Path) -> Record:
+    def run(self, trial: Trial, folder: Path, note: Note = _silence) -> Record:
         """Run one trial and return its record, whatever happens; logs go to `folder/logs`.
+
+        `note` is told where a trial of several launches stands.
 
         Raises only `KeyboardInterrupt` and what the controller itself does wrong.
         """
+        driver = drivers.find(trial.configuration.scenario)
+        if driver is None:
+            return self._launch(trial, folder)
+        return driver(trial, lambda one: self._launch(one, folder), note)
+
+    def _launch(self, trial: Trial, folder: Path) -> Record:
+        """One launch of ranks."""
         c = trial.configuration
         key = (c.environment, c.comm.device, c.comm.deepspeed_shm)
         started, clock = _now(), time.monotonic()
@@ -158,7 +172,7 @@ class Host:
         c = trial.configuration
         scratch = self._server.scratch / trial.id
         scratch.mkdir(parents=True, exist_ok=True)
-        flight = Flight(c.world)
+        flight = Flight(c.world, scratch)
         flight.oom_kills_before = outcome.oom_kills()
         self._server.send(
             op="run",
@@ -178,6 +192,7 @@ class Host:
             for line in others:
                 flight.take(line)
             _remove_shared_memory(flight.store_port)
+            flight.collect_rows()
             shutil.rmtree(scratch, ignore_errors=True)
         return flight
 

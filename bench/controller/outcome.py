@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
-from bench.record import PHASES, GradientError, RankError, RankOutcome, Status
+from bench.record import PHASES, GradientError, RankError, RankOutcome, Status, rows_file
 from bench.trial import EnvironmentSpec
 
 _SEVERITY = {"match": 0, "scaled": 1, "wrong": 2, "none": 3}
@@ -23,8 +24,10 @@ _OUT_OF_MEMORY = (
 class Flight:
     """A trial in the air: collects the server's lines, then says what happened."""
 
-    def __init__(self, world: int) -> None:
+    def __init__(self, world: int, scratch: Path | None = None) -> None:
         self.world = world
+        self._scratch = scratch
+        self._rows: list[dict[str, Any]] = []
         self.pids: list[int] = []
         self.store_port = 0
         self.oom_kills_before = 0
@@ -70,6 +73,14 @@ class Flight:
         self._gave_up = (status, reason)
         self._stacks = stacks
 
+    def collect_rows(self) -> None:
+        """Read what the ranks noted (`bench.worker.rank.Rank.row`), however they ended."""
+        for rank in range(self.world):
+            if self._scratch is not None and (path := rows_file(self._scratch, rank)).exists():
+                # a rank that is killed may leave half a line
+                whole = path.read_bytes().rpartition(b"\n")[0]
+                self._rows += [json.loads(line) for line in whole.splitlines()]
+
     def over(self) -> bool:
         """Whether nothing more is to come."""
         return self._gave_up is not None or len(self._exits) == self.world
@@ -105,6 +116,8 @@ class Flight:
             )
             fields["collectives"] = [count for r in results for count in r.get("collectives", [])]
             fields["details"] = results[0].get("details", {})
+        if self._rows:
+            fields["details"] = {**fields.get("details", {}), "rows": self._rows}
         return fields
 
     def _status(self) -> tuple[Status, str | None]:

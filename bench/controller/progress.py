@@ -92,6 +92,8 @@ def outcome(record: Record) -> str:
 
 def _figures(record: Record) -> Iterator[str]:
     config = record.config
+    if "headline" in record.details:
+        yield str(record.details["headline"])
     step_s = slowest([samples.step_s for samples in record.samples])
     if step_s is not None:
         tokens = theory.tokens_per_second(config.dp, config.micro_batch, config.seq_len, step_s)
@@ -158,6 +160,10 @@ class LogDisplay:
     def begin(self, trial: Trial) -> None:
         """Nothing: the line comes with the record."""
 
+    def note(self, trial: Trial, text: str) -> None:
+        """Print where a long trial stands."""
+        self._say(f"      {describe(trial, self._counts.axes)}: {text}")
+
     def done(self, trial: Trial, record: Optional[Record]) -> None:
         """Print the trial's line."""
         self._counts.done(record)
@@ -223,6 +229,11 @@ class LiveDisplay:
     def begin(self, trial: Trial) -> None:
         """Show `trial` as the current one."""
         self._now = Text.assemble(("now ", "bold"), describe(trial, self._counts.axes))
+
+    def note(self, trial: Trial, text: str) -> None:
+        """Show where a long trial stands."""
+        self.begin(trial)
+        self._now.append(f": {text}")
 
     def done(self, trial: Trial, record: Optional[Record]) -> None:
         """Count `trial` and add it to the last results."""

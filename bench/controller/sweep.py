@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,8 +27,8 @@ WAIT_S = 0.2
 class Launcher(Protocol):
     """What a sweep needs of `bench.controller.host.Hosts`."""
 
-    def run(self, trial: Trial, folder: Path) -> Record:
-        """Run `trial`; whatever happens, there is a record."""
+    def run(self, trial: Trial, folder: Path, note: Callable[[str], None]) -> Record:
+        """Run `trial`; whatever happens, there is a record. `note` is told where it stands."""
         ...
 
 
@@ -57,6 +58,10 @@ class Display(Protocol):
 
     def begin(self, trial: Trial) -> None:
         """`trial` starts now."""
+        ...
+
+    def note(self, trial: Trial, text: str) -> None:
+        """Where `trial`, which takes several launches, stands."""
         ...
 
     def done(self, trial: Trial, record: Optional[Record]) -> None:
@@ -247,20 +252,27 @@ def _settle(
         if not claimed:
             return False
         display.begin(trial)
-        record = _record(trial, schedule.settings, launcher, watch)
+        note = functools.partial(display.note, trial)
+        record = _record(trial, schedule.settings, launcher, watch, note)
         ledger.append(record)
     display.done(trial, record)
     return True
 
 
-def _record(trial: Trial, settings: Settings, launcher: Launcher, watch: Watch) -> Record:
+def _record(
+    trial: Trial,
+    settings: Settings,
+    launcher: Launcher,
+    watch: Watch,
+    note: Callable[[str], None],
+) -> Record:
     reasons = trial.configuration.unsupported_reasons()
     if reasons:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         refused = Record.of(trial, Status.UNSUPPORTED, now, 0.0, reason="; ".join(reasons))
         return refused.model_copy(update={"experiment": settings.experiment})
     watch.begin()
-    record = launcher.run(trial, settings.results)
+    record = launcher.run(trial, settings.results, note)
     machine, noisy = watch.finish()
     noisy = [*record.noisy, *noisy]
     seen = {"machine": machine, "noisy": noisy, "experiment": settings.experiment}

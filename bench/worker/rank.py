@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import struct
@@ -10,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from bench.record import rows_file
 from bench.trial import Configuration
 
 HEARTBEAT = struct.Struct("<Qi20s")
@@ -61,6 +63,15 @@ class Rank:
         beat = HEARTBEAT.pack(self._beats, -1 if step is None else step, phase.encode())
         start = self.index * HEARTBEAT.size
         self.heartbeat[start : start + HEARTBEAT.size] = beat
+
+    def row(self, **fields: Any) -> None:
+        """Note a finding for `details["rows"]` of the record; it outlives this rank.
+
+        `fields` must be JSON; the rank's index is added.
+        """
+        line = json.dumps({"rank": self.index, **fields}).encode() + b"\n"
+        with rows_file(self.request.scratch, self.index).open("ab") as file:
+            file.write(line)
 
     def entering(self, step: int) -> Callable[[str], None]:
         """`enter` for the phases of one step."""

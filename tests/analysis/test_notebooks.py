@@ -10,9 +10,11 @@ import psutil
 import pytest
 
 from analysis.execution import execute
-from analysis.report import HERE, NOTEBOOKS
+from analysis.report import HERE
+from analysis.sections import all_notebooks
 from tests.factories import ok, write
 
+NOTEBOOKS = all_notebooks()
 PATHS = [HERE / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS]
 
 

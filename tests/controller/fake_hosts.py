@@ -34,7 +34,7 @@ class FakeHosts:
     def __exit__(self, *error: object) -> None:
         self.closed += 1
 
-    def run(self, trial: Trial, folder: Path) -> Record:
+    def run(self, trial: Trial, folder: Path, note: Callable[[str], None]) -> Record:
         self.trials.append(trial)
         record = Record.of(trial, Status.OK, "2026-01-01T00:00:00.000+00:00", 0.5)
         return self.outcome(trial, record) if self.outcome else record

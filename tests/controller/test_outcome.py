@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from bench.controller.outcome import (
     version_mismatch,
     worst_gradient,
 )
-from bench.record import RankError, Status
+from bench.record import RankError, Status, rows_file
 from bench.trial import EnvironmentSpec
 from bench.worker.metrics.gradient import Noise, judge
 
@@ -126,3 +127,27 @@ def test_the_worst_rank_speaks_and_disagreement_is_said() -> None:
     same = worst_gradient([ranks[0].model_dump()] * 2)
     assert same is not None
     assert (same.verdict, same.ranks_agree) == ("match", True)
+
+
+def test_rows_outlive_the_rank_that_noted_them(tmp_path: Path) -> None:
+    rows_file(tmp_path, 0).write_text('{"rank": 0, "case": "a"}\n')
+    rows_file(tmp_path, 1).write_text('{"rank": 1, "case": "a"}\n{"rank": 1, "ca')  # killed
+    flight = Flight(2, tmp_path)
+    for line in (finished(0, details={"headline": "one"}), exited(1, signal=9)):
+        flight.take(line)
+    flight.collect_rows()
+    fields = flight.fields()
+    assert fields["status"] is Status.CRASH
+    assert fields["details"]["rows"] == [{"rank": 0, "case": "a"}, {"rank": 1, "case": "a"}]
+
+
+def test_details_are_those_of_rank_0_and_the_rows_of_all(tmp_path: Path) -> None:
+    rows_file(tmp_path, 1).write_text('{"rank": 1, "case": "a"}\n')
+    flight = Flight(2, tmp_path)
+    for line in (finished(0, details={"headline": "one"}), finished(1), exited(0), exited(1)):
+        flight.take(line)
+    flight.collect_rows()
+    assert flight.fields()["details"] == {
+        "headline": "one",
+        "rows": [{"rank": 1, "case": "a"}],
+    }

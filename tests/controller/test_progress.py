@@ -142,3 +142,15 @@ def test_the_live_display_shows_the_interval_shrinking() -> None:
         "12/15",
     ):
         assert fragment in end
+
+
+def test_a_headline_stands_for_a_scenario_without_step_times() -> None:
+    found = record(trial(), details={"headline": "8,192 tokens fit"})
+    assert outcome(found) == "ok 8,192 tokens fit (1.2 s)"
+
+
+def test_notes_of_a_long_trial_are_lines_of_a_log() -> None:
+    text = io.StringIO()
+    with display(Console(file=text), [trial().configuration], total=1, settled=0) as shown:
+        shown.note(trial(), "4,096 fit, trying 8,192")
+    assert text.getvalue() == "      torch-2.2.2 r0: 4,096 fit, trying 8,192\n"

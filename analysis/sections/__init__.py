@@ -1,0 +1,49 @@
+"""Sections: what is shown of scenarios whose findings are no step times, one file a scenario.
+
+`analysis/sections/<scenario>.py` defines
+
+    NOTEBOOKS: tuple[str, ...]
+    show(folder: Path, frame: pd.DataFrame, console: Console) -> None
+
+the notebooks in `analysis/notebooks` that the report holds when such trials are in the folder,
+and what the terminal shows of them instead of the table; `frame` has their rows only. Trials of
+other scenarios (`train`) are in the table and in the general notebooks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from typing import Any
+
+import pandas as pd
+
+GENERAL = ("upgrade_or_workaround", "gradient_error", "scaling")
+"""Notebooks on trials that train."""
+
+
+def found(frame: pd.DataFrame) -> dict[str, Any]:
+    """The sections of the scenarios in `frame`, by scenario."""
+    names = dict.fromkeys(frame.scenario)
+    modules = {name: f"{__name__}.{name}" for name in names}
+    return {
+        name: importlib.import_module(module)
+        for name, module in modules.items()
+        if importlib.util.find_spec(module) is not None
+    }
+
+
+def notebooks(frame: pd.DataFrame) -> list[str]:
+    """Names of the notebooks that have something to say of `frame`, in the report's order."""
+    sections = found(frame)
+    general = [] if len(frame) and frame.scenario.isin(sections).all() else list(GENERAL)
+    return general + [name for section in sections.values() for name in section.NOTEBOOKS]
+
+
+def all_notebooks() -> list[str]:
+    """Every notebook that some report holds."""
+    modules = [
+        importlib.import_module(one.name) for one in pkgutil.iter_modules(__path__, f"{__name__}.")
+    ]
+    return [*GENERAL, *(name for module in modules for name in module.NOTEBOOKS)]
