@@ -127,8 +127,8 @@ def _commonest(errors: list[RankError]) -> Optional[RankError]:
 def _exception(error: RankError) -> dict[str, Any]:
     """Name and text of an exception.
 
-    An import that failed stands in the last line of the traceback that the server sent; what
-    uv said stands below the message.
+    An import that failed stands in the last line of the traceback that the server sent. Of an
+    environment that cannot be made, uv's own words say more than spbench's.
     """
     name: Optional[str] = error.type.rpartition(".")[2]
     message = error.message
@@ -137,5 +137,6 @@ def _exception(error: RankError) -> dict[str, Any]:
         kind, colon, text = lines[-1].partition(": ")
         name, message = kind.rpartition(".")[2], text if colon else kind
     elif name == "EnvironmentProblem":
-        name, message = None, "\n".join([message, *lines])
+        name = None
+        message = "\n".join(line.strip().removeprefix("uv: ") for line in lines) or message
     return {"exception": name, "message": message}
