@@ -84,9 +84,9 @@ def _record(trial: Trial, started: str, tried: list[Record]) -> Record:
 
 
 def headline(stages: list[dict[str, Any]]) -> str:
-    """`ZeRO 0 1 2 3 ok`: the stages that ran."""
+    """`ZeRO 0 1 2 3 run`: the stages that do."""
     ran = [str(one["zero"]) for one in stages if one["status"] == Status.OK.value]
-    return f"ZeRO {' '.join(ran)} ok" if ran else "no ZeRO stage ran"
+    return f"ZeRO {' '.join(ran)} run" if ran else "no ZeRO stage ran"
 
 
 def _stage(record: Record) -> dict[str, Any]:
