@@ -115,7 +115,9 @@ def test_rounds_that_differ_are_both_told(tmp_path: Path) -> None:
     [matrix] = matrices(tmp_path, load(tmp_path))
     outcomes = matrix.cells[Pair("2.2.2", "0.18.2")][0]
     assert {one.text for one in outcomes} == {"ok", "backward: AssertionError"}
-    assert figures.alt_text(figures.compat(tmp_path, load(tmp_path))).startswith("0 of 1 pair trains")
+    assert figures.alt_text(figures.compat(tmp_path, load(tmp_path))).startswith(
+        "0 of 1 pair trains"
+    )
 
 
 def test_other_axes_make_matrices_of_their_own(tmp_path: Path) -> None:
