@@ -138,6 +138,25 @@ def test_what_most_ranks_raised_is_the_failure() -> None:
     assert record.details["failure"]["exception"] == "IndexError"
 
 
+@pytest.mark.parametrize(
+    ("kind", "traceback", "phase"),
+    [
+        ("AttributeError", '  File "layer.py", line 326, in <module>\nAttributeError: x', "import"),
+        ("ImportError", '  File "train.py", line 1, in run\nImportError: x', "import"),
+        ("AttributeError", '  File "engine.py", line 1, in __init__\nAttributeError: x', "setup"),
+    ],
+    ids=["code of a module", "an import", "other set-up"],
+)
+def test_what_a_rank_cannot_import_is_an_import(kind: str, traceback: str, phase: str) -> None:
+    raised = RankError(
+        rank=0, type=f"builtins.{kind}", message="x", traceback=traceback, phase="setup"
+    )
+    record = compat(lambda trial: failed(errors=[raised], zero=trial.configuration.zero))
+    assert [one["phase"] for one in record.details["stages"]] == [phase] * 4
+    assert record.details["failure"]["exception"] == kind
+    assert record.details["failure"]["message"] == "x"
+
+
 def test_a_hang_has_a_phase_and_no_exception() -> None:
     stuck = [{"rank": 0, "outcome": "interrupted", "phase": "backward"}]
 

@@ -114,7 +114,8 @@ def _failure(record: Record) -> dict[str, Any]:
         phase = stuck.phase if stuck is not None else "versions" if of_environment else None
         failure = {"phase": phase, "exception": None, "message": record.reason}
     else:
-        failure = {"phase": error.phase, **_exception(error)}
+        phase = "import" if _while_importing(error) else error.phase
+        failure = {"phase": phase, **_exception(error)}
     return {"zero": zero, **failure}
 
 
@@ -122,6 +123,17 @@ def _commonest(errors: list[RankError]) -> Optional[RankError]:
     """What most ranks raised; of several as frequent, the first rank's."""
     counts = Counter((error.type, error.phase) for error in errors)
     return max(errors, key=lambda error: counts[error.type, error.phase], default=None)
+
+
+def _while_importing(error: RankError) -> bool:
+    """Whether a rank raised in its set-up because a module could not be imported.
+
+    What the server cannot import beyond torch and DeepSpeed themselves (DeepSpeed's Ulysses
+    layer, say) is imported, and fails, in the ranks. Code of a module runs when it is imported.
+    """
+    kind = error.type.rpartition(".")[2]
+    importing = kind in ("ImportError", "ModuleNotFoundError") or ", in <module>" in error.traceback
+    return error.phase == "setup" and importing
 
 
 def _exception(error: RankError) -> dict[str, Any]:
@@ -133,7 +145,7 @@ def _exception(error: RankError) -> dict[str, Any]:
     name: Optional[str] = error.type.rpartition(".")[2]
     message = error.message
     lines = error.traceback.strip().splitlines()
-    if error.phase == "import" and lines:
+    if error.type == "ServerBroken" and lines:
         kind, colon, text = lines[-1].partition(": ")
         name, message = kind.rpartition(".")[2], text if colon else kind
     elif name == "EnvironmentProblem":
