@@ -17,10 +17,11 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -52,6 +53,7 @@ __all__ = [
     "mark_on_the_fly",
     "provide",
     "remove",
+    "remove_leftovers",
     "status",
 ]
 
@@ -164,6 +166,19 @@ def remove(key: str, report: Report | None = None) -> bool:
                     )
                 build.discard(place)
     return True
+
+
+def remove_leftovers() -> int:
+    """Remove what builds and removals that were killed left; returns how many there were."""
+    import filelock
+
+    removed = 0
+    for left in (cache_dir() / "environments").glob("*.partial-*"):
+        lock = filelock.FileLock(f"{_place(left.name.partition('.')[0])}.lock")
+        with suppress(filelock.Timeout), lock.acquire(timeout=0):  # held: it is still at work
+            shutil.rmtree(left, ignore_errors=True)
+            removed += 1
+    return removed
 
 
 def known_specs(conf_dir: Path) -> dict[str, EnvironmentSpec]:

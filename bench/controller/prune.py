@@ -7,7 +7,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.controller.environments import cache_dir, installed, key_of, known_specs, remove
+from bench.controller.environments import (
+    cache_dir,
+    installed,
+    key_of,
+    known_specs,
+    remove,
+    remove_leftovers,
+)
 from bench.controller.interpreter import EnvironmentProblem
 
 DAY_S = 86_400.0
@@ -28,6 +35,8 @@ def prune(conf: Path, keep: int, days: float) -> Iterator[str]:
                 yield f"{one.spec.name} ({one.versions}): removed"
         except EnvironmentProblem as problem:
             yield str(problem)
+    if left := remove_leftovers():
+        yield f"{left} half-made or half-removed environments: removed"
     old = [one for one in (cache_dir() / "references").glob("*") if _age_s(one) > days * DAY_S]
     for folder in old:
         shutil.rmtree(folder, ignore_errors=True)  # another may prune at the same time

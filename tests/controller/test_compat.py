@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.controller.drivers import find
-from bench.controller.environments import EnvironmentProblem
+from bench.controller.environments import EnvironmentProblem, key_of, provide
 from bench.controller.host import Hosts
 from bench.controller.interpreter import Interpreter
 from bench.record import RankError, Record, Status
@@ -207,3 +208,15 @@ def test_real_stages_on_real_ranks(run_trial: RunTrial) -> None:
     assert all(one["verdict"] in ("match", "scaled") for one in stages)
     assert record.worker is not None
     assert record.worker.deepspeed == "0.18.2"
+
+
+@pytest.mark.environment
+def test_an_environment_that_is_left_has_no_server(results: Path) -> None:
+    before = set(psutil.Process().children())
+    trial = Trial(configuration=configure(scenario="drill"), round=0)
+    with Hosts(provide) as hosts:
+        assert hosts.run(trial, results).status is Status.OK
+        hosts.leave("0123456789abcdef")
+        assert len(set(psutil.Process().children()) - before) == 1
+        hosts.leave(key_of(trial.configuration.environment))
+        assert set(psutil.Process().children()) <= before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +12,14 @@ import pytest
 
 from bench.controller import build, environments, prune
 from bench.trial import EnvironmentSpec
+
+HOLDER = """
+import filelock, sys
+lock = filelock.FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 def make(name: str, used: float) -> Path:
@@ -22,6 +32,27 @@ def make(name: str, used: float) -> Path:
     (place / build.SPEC_FILE).write_text(described + '"deepspeed": "1", "size_bytes": 1}')
     os.utime(place / build.SPEC_FILE, (used, used))
     return place
+
+
+def test_leftovers_go_unless_somebody_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPBENCH_CACHE", str(tmp_path))
+    folder = tmp_path / "environments"
+    for name in ("dead.partial-1", "busy.partial-2"):
+        (folder / name / "lib").mkdir(parents=True)
+    builder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder / "busy.lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert builder.stdout is not None
+    assert builder.stdout.readline() == b"held\n"
+    assert environments.remove_leftovers() == 1
+    builder.kill()
+    builder.communicate()
+    assert [path.name for path in folder.glob("*.partial-*")] == ["busy.partial-2"]
+    assert environments.remove_leftovers() == 1
 
 
 def test_the_last_used_and_the_named_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
