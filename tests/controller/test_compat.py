@@ -73,6 +73,7 @@ def test_a_stage_that_fails_does_not_end_the_others() -> None:
     expected = {"phase": "backward", "exception": "IndexError", "message": error(2).message}
     assert record.details["failure"] == {"zero": 1, **expected}
     assert {key: stages[1][key] for key in expected} == expected
+    assert [one["traceback"] for one in stages] == [None, error(2).traceback, None, None]
     assert record.details["headline"] == "ZeRO 0 2 3 run"
     assert record.status is Status.ERROR
     assert record.reason == "ZeRO 1: IndexError in backward on ranks 2, 3: tuple index"

@@ -6,7 +6,8 @@ configuration says. `details` of the record:
 
     stages   a dictionary for each stage that was tried, in order:
              zero, status, duration_s, reason (one line, None when ok), verdict and scale of the
-             gradient (None where it was not compared), and the fields of `failure`
+             gradient (None where it was not compared), traceback of what most ranks raised,
+             log, and the fields of `failure`
     failure  of the first thing that failed, None when nothing did: zero (None where the
              environment failed), phase (`resolve`, `install`, `import`, `setup`, `forward`, …),
              exception (name of its class), message
@@ -90,7 +91,7 @@ def headline(stages: list[dict[str, Any]]) -> str:
 
 
 def _stage(record: Record) -> dict[str, Any]:
-    gradient = record.gradient
+    gradient, error = record.gradient, _commonest(record.errors)
     found = {
         "zero": record.config.zero,
         "status": record.status.value,
@@ -98,6 +99,8 @@ def _stage(record: Record) -> dict[str, Any]:
         "reason": record.reason,
         "verdict": gradient.verdict if gradient is not None else None,
         "scale": gradient.scale_label if gradient is not None else None,
+        "traceback": error.traceback if error is not None else None,
+        "log": record.log,
     }
     nothing = {"phase": None, "exception": None, "message": None}
     return {**nothing, **(_failure(record) if record.status is not Status.OK else {}), **found}
