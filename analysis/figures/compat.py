@@ -160,7 +160,7 @@ def _spoken(found: Sequence[Matrix]) -> str:
 
 
 def _notes(found: Sequence[Matrix]) -> list[str]:
-    notes = ["A number in a strip is its ZeRO stage; two training steps in fresh processes each."]
+    notes = ["A number in a strip is its ZeRO stage, which trained in fresh processes."]
     if any(
         len(matrix.deepspeeds) > MOST_ROWS or len(matrix.torches) > MOST_COLUMNS for matrix in found
     ):

@@ -244,6 +244,17 @@ def test_repeating_what_the_file_says_changes_nothing(tmp_path: Path) -> None:
     assert configuration(tmp_path, "environment.torch=2.13.0").environment.name == "torch-2.13"
 
 
+def test_compat_trains_for_two_steps_and_keeps_few_environments(tmp_path: Path) -> None:
+    _, hosts, _ = run_sweep("experiment=compat", f"results={tmp_path}", "env.keep=null")
+    found = [trial.configuration for trial in hosts.trials]
+    assert {(one.scenario, one.loss, one.warmup_steps, one.steps) for one in found} == {
+        ("compat", "local", 1, 1)
+    }
+    assert len({(one.environment.torch, one.environment.deepspeed) for one in found}) == 9
+    default = yaml.safe_load((CONF / "scenario" / "compat.yaml").read_text())
+    assert default["env"] == {"keep": 2}
+
+
 def test_versions_are_no_numbers(tmp_path: Path) -> None:
     found = configuration(tmp_path, "environment.python_version=3.10").environment
     assert found.python_version == "3.10"

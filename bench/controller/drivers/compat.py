@@ -1,8 +1,8 @@
 """Does this torch run with this DeepSpeed? One short training for each ZeRO stage.
 
 The environment comes first: does it resolve, install and import? Then each stage of
-`options.zero` (0 to 3 unless given) trains for two steps in fresh processes, all else as the
-configuration says. `details` of the record:
+`options.zero` (0 to 3 unless given) trains in fresh processes, all else as the configuration
+says: conf/scenario/compat.yaml asks for two steps. `details` of the record:
 
     stages   a dictionary for each stage that was tried, in order:
              zero, status, duration_s, reason (one line, None when ok), verdict and scale of the
@@ -57,9 +57,9 @@ def stages_of(configuration: Configuration) -> tuple[int, ...]:
 
 
 def _training(trial: Trial, zero: int) -> Trial:
-    """The same configuration as the shortest training at one stage."""
-    short = {"scenario": "train", "options": {}, "zero": zero, "warmup_steps": 1, "steps": 1}
-    configuration = trial.configuration.model_copy(update=short)
+    """The same configuration, as a training at one stage."""
+    training = {"scenario": "train", "options": {}, "zero": zero}
+    configuration = trial.configuration.model_copy(update=training)
     return trial.model_copy(update={"configuration": configuration})
 
 
