@@ -11,12 +11,14 @@ import sys
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_SIZE="1")
-os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29511")
 
 import deepspeed
 import torch
 
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # compiles for a minute otherwise
+torch.distributed.init_process_group(
+    "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+)
 deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
 stage = int(sys.argv[1])
 model = torch.nn.Linear(8, 8)
