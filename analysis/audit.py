@@ -148,14 +148,18 @@ def _facet(
     members = frame[frame.environment.isin(environments)]
     seen = members[["torch", "deepspeed"]].dropna().drop_duplicates()
     versions = sorted((f"torch {t}, DeepSpeed {d}" for t, d in seen.to_numpy()), key=natural)
-    right = {
-        stage: tuple(
-            sorted(loss for loss, cells in of_stage.groupby("loss") if (cells.kind == "match").all())
-        )
-        for stage, of_stage in raw.groupby("zero")
-    }
+    right = {stage: _right(of_stage) for stage, of_stage in raw.groupby("zero")}
     rows, columns = _columns(list(_rows(raw, axes, stages)), stages)
     return Facet(tuple(environments), tuple(versions), tuple(axes), columns, rows, right)
+
+
+def _right(of_stage: pd.DataFrame) -> tuple[str, ...]:
+    """The aggregations that match in every case; one that lacks cases of another is none."""
+    by_loss = of_stage.groupby("loss")
+    most = by_loss.size().max()
+    return tuple(
+        loss for loss, cells in by_loss if len(cells) == most and (cells.kind == "match").all()
+    )
 
 
 def _columns(
@@ -183,7 +187,7 @@ def _rows(raw: pd.DataFrame, axes: Sequence[str], stages: Sequence[int]) -> Iter
             zero: Cell(*cell)
             for zero, *cell in group[["zero", *Cell._fields]].itertuples(index=False, name=None)
         }
-        values = {name: (value,) for name, value in zip(axes, key)}
+        values: dict[str, tuple[str, ...]] = {name: (value,) for name, value in zip(axes, key)}
         rows.append((values, tuple(by_stage.get(stage, NOT_RUN) for stage in stages)))
     for name in reversed([axis for axis in axes if axis != "loss"]):
         rows = _joined(rows, name)
