@@ -249,7 +249,8 @@ def _outcome(trial: Any) -> Cell:
     text = "×1" if verdict == "match" else verdict
     if verdict == "scaled":
         text = FRACTIONS.get(trial.gradient_scale_label, trial.gradient_scale_label)
-    if trial.gradient_ranks_agree is False or trial.gradient_ranks_agree == False:  # noqa: E712
+    known = not pd.isna(trial.gradient_ranks_agree) and not pd.isna(trial.gradient_scale)
+    if known and not trial.gradient_ranks_agree:  # without a scale nothing could be compared
         return Cell("mixed", f"{text}, ranks differ")
     return Cell(verdict, text)
 
