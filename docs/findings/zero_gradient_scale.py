@@ -74,6 +74,7 @@ def used_gradient(aggregate, stage, options, tokens, labels):
         config={
             "train_micro_batch_size_per_gpu": 1,
             "zero_allow_untested_optimizer": True,
+            "gradient_clipping": 0.0,  # 1.0 is the default of DeepSpeed 0.19
             "zero_optimization": {"stage": stage, **options},
         },
     )
