@@ -78,6 +78,7 @@ RESULTS = {
     "gradient_relative_error": Column("float64", "|g - r| / |r|"),
     "gradient_residual": Column("float64", "the same with the scale taken out"),
     "gradient_noise_floor": Column("float64", "relative error that the dtype alone costs"),
+    "gradient_ranks_agree": Column("boolean", "every rank saw the same gradient"),
     "first_loss": Column("float64", "loss of the first step, mean over ranks"),
     "reference_loss": Column("float64", "the reference's loss of the first step"),
     "emulated": Column("bool", "torch's NCCL code path ran on gloo"),
@@ -202,6 +203,7 @@ def _gradient(gradient: Content | None) -> dict[str, Any]:
         "gradient_relative_error": _optional(found.get("relative_error")),
         "gradient_residual": _optional(found.get("residual")),
         "gradient_noise_floor": _optional(found.get("noise_floor")),
+        "gradient_ranks_agree": found.get("ranks_agree"),
         "first_loss": _optional(found.get("loss")),
         "reference_loss": _optional(found.get("reference_loss")),
     }

@@ -14,6 +14,7 @@ from typing import Annotated, Optional
 import typer
 
 from bench import __version__
+from bench.cli_audit import audit
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
 
@@ -51,6 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(environments, name="env")
+app.command()(audit)
 
 Results = Annotated[Path, typer.Argument(help="A results folder.", metavar="RESULTS")]
 
@@ -222,9 +224,9 @@ def _share(option: str, text: str) -> float:
 def _answer(folder: Path) -> None:
     from rich.console import Console
 
-    from analysis import sections
+    from analysis import audit_table, sections, table
+    from analysis.audit import is_audit
     from analysis.frame import AnalysisError, load
-    from analysis.table import render
 
     console = Console()
     with one_line(AnalysisError):
@@ -232,7 +234,7 @@ def _answer(folder: Path) -> None:
         found = sections.found(frame)
         rest = frame[~frame.scenario.isin(found)]
         if len(rest):
-            render(rest, console)
+            (audit_table if is_audit(rest) else table).render(rest, console)
         for scenario, section in found.items():
             section.show(folder, frame[frame.scenario == scenario], console)
 

@@ -8,6 +8,7 @@ from analysis.figures import throughput
 throughput(load("results/quick")).savefig("throughput.svg")
 """
 
+from analysis.figures.audit import gradient_matrix
 from analysis.figures.cost import cost
 from analysis.figures.display import rendered, show, show_table
 from analysis.figures.gradient import gradient_audit, gradient_table
@@ -20,6 +21,7 @@ __all__ = [
     "alt_text",
     "cost",
     "gradient_audit",
+    "gradient_matrix",
     "gradient_table",
     "memory",
     "phases",
