@@ -9,6 +9,7 @@ throughput(load("results/quick")).savefig("throughput.svg")
 """
 
 from analysis.figures.audit import gradient_matrix
+from analysis.figures.compat import compat, compat_table
 from analysis.figures.cost import cost
 from analysis.figures.display import rendered, show, show_table
 from analysis.figures.gradient import gradient_audit, gradient_table
@@ -19,6 +20,8 @@ from analysis.figures.style import alt_text
 
 __all__ = [
     "alt_text",
+    "compat",
+    "compat_table",
     "cost",
     "gradient_audit",
     "gradient_matrix",

@@ -62,6 +62,13 @@ class LimitsSchema:
 
 
 @dataclass
+class EnvSchema:
+    """How a sweep comes by its environments."""
+
+    keep: Optional[int] = None
+
+
+@dataclass
 class Schema:
     """Every key and its type; conf/config.yaml has the values and says what they mean."""
 
@@ -97,6 +104,7 @@ class Schema:
     results: Optional[str] = None
     retry: list[str] = field(default_factory=list)
     report: bool = MISSING
+    env: EnvSchema = field(default_factory=EnvSchema)
 
 
 def keys(schema: Any = Schema, prefix: str = "") -> Iterator[str]:
