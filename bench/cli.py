@@ -16,6 +16,7 @@ import typer
 from bench import __version__
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
+from bench.cli_trace import trace
 
 FAILED = 1
 INTERRUPTED = 130
@@ -51,6 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(environments, name="env")
+app.command()(trace)
 
 Results = Annotated[Path, typer.Argument(help="A results folder.", metavar="RESULTS")]
 

@@ -8,6 +8,7 @@ from analysis.figures import throughput
 throughput(load("results/quick")).savefig("throughput.svg")
 """
 
+from analysis.figures.breakdown import breakdown, overlap_table, volume_table
 from analysis.figures.cost import cost
 from analysis.figures.display import rendered, show, show_table
 from analysis.figures.gradient import gradient_audit, gradient_table
@@ -18,10 +19,12 @@ from analysis.figures.style import alt_text
 
 __all__ = [
     "alt_text",
+    "breakdown",
     "cost",
     "gradient_audit",
     "gradient_table",
     "memory",
+    "overlap_table",
     "phases",
     "rendered",
     "scaling",
@@ -29,4 +32,5 @@ __all__ = [
     "show_table",
     "step_times",
     "throughput",
+    "volume_table",
 ]

@@ -155,4 +155,3 @@ def _ranks(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Tuple[int, ...]:
     if group is None:
         group = next((one for one in args if isinstance(one, dist.ProcessGroup)), None)
     return tuple(dist.get_process_group_ranks(group or dist.group.WORLD))
-

@@ -3,7 +3,8 @@
 `details` holds, per rank and in seconds per step:
 
     breakdown    `seconds` by category, `sum_s` of them, `step_s` by the rank's own clock,
-                 and `off_by`, the difference as a share of `step_s`
+                 and `off_by`, the difference as a share of `step_s`; `measured_step_s` is the
+                 median of the steps without the profiler
     overlap      `transfer_s` of communication, `hidden_s` of it behind computation
     collectives  rows of `volume.table`
     ulysses      rows of `volume.against_theory`, where the attention method is Ulysses
@@ -34,6 +35,8 @@ class Share(NamedTuple):
     """Fields of `recorder.Made`, in the order of the calls."""
     step_s: List[float]
     """Seconds of each profiled step by the rank's own clock, without the profiler's help."""
+    measured_step_s: float
+    """Median of the measured steps, which ran without the profiler."""
 
 
 class Traced(NamedTuple):
@@ -94,9 +97,7 @@ def read(share: Share) -> Traced:
     """
     steps = [e for e in share.events if e.name == PREFIX + "step" and e.kind == "user_annotation"]
     host = [e for e in share.events if e.kind in _HOST and e.thread == steps[0].thread]
-    regions = {
-        labels.call_of(e.name): e for e in host if e.name.startswith(PREFIX + "collective/")
-    }
+    regions = {labels.call_of(e.name): e for e in host if e.name.startswith(PREFIX + "collective/")}
     if len(steps) != len(share.step_s) or len(regions) != len(share.calls):
         raise trace.TraceError(
             f"rank {share.rank}: the trace holds {len(steps)} of {len(share.step_s)} steps and "
@@ -145,9 +146,7 @@ def _pieces(traced: Traced, entries: Sequence[int]) -> List[Piece]:
     return [
         piece
         for window in traced.windows
-        for piece in breakdown.without_waiting(
-            breakdown.timeline(traced.labelled, window), entries
-        )
+        for piece in breakdown.without_waiting(breakdown.timeline(traced.labelled, window), entries)
     ]
 
 
@@ -161,6 +160,7 @@ def _breakdown(share: Share, pieces: Sequence[Piece]) -> Dict[str, Any]:
         "sum_s": sum_s,
         "step_s": step_s,
         "off_by": sum_s / step_s - 1.0,
+        "measured_step_s": share.measured_step_s,
     }
 
 

@@ -96,9 +96,7 @@ def against_theory(
     what it hands in: the rest is sent.
     """
     c = configuration
-    expected = ulysses_bytes_per_step(
-        c.model, c.sp, c.micro_batch, c.seq_len, DTYPE_BYTES[c.dtype]
-    )
+    expected = ulysses_bytes_per_step(c.model, c.sp, c.micro_batch, c.seq_len, DTYPE_BYTES[c.dtype])
     rows = []
     for name in PASSES:
         mine = [k.call for k in calls if k.category == "all_to_all" and k.pass_ == name]

@@ -8,8 +8,9 @@ in the record's `details` the breakdown, the collectives, and Ulysses's bytes be
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import torch
 import torch.distributed as dist
@@ -35,7 +36,7 @@ def run(rank: Rank) -> Dict[str, Any]:
     steps = _profiled_steps(rank.configuration.options)
     trainer, fields = train.measure(rank)
     rank.enter("profile")
-    _profile(rank, trainer, steps)
+    _profile(rank, trainer, steps, fields["samples"]["step_s"])
     dist.barrier()  # every rank's share is on the disk
     if rank.index:
         return fields
@@ -53,7 +54,7 @@ def trace_path(rank: Rank) -> Path:
     return log.parents[1] / "traces" / f"{log.stem}.json.gz"
 
 
-def _profile(rank: Rank, trainer: Trainer, steps: int) -> None:
+def _profile(rank: Rank, trainer: Trainer, steps: int, measured_s: List[float]) -> None:
     """Run `steps` steps under the profiler and leave this rank's share of the findings."""
     cuda = rank.device.type == "cuda"
     done = rank.configuration.warmup_steps + rank.configuration.steps
@@ -75,6 +76,7 @@ def _profile(rank: Rank, trainer: Trainer, steps: int) -> None:
     share = {
         "stamps": timer.stamps,
         "step_s": timer.seconds()["step"],
+        "measured_step_s": statistics.median(measured_s),
         "calls": [vars(made) for made in recorder.made],
     }
     _scratch(rank, rank.index, "calls").write_text(json.dumps(share))
@@ -85,7 +87,7 @@ def _share(rank: Rank, index: int) -> report.Share:
     rank.enter("breakdown")
     share = json.loads(_scratch(rank, index, "calls").read_text())
     events = trace.read(_scratch(rank, index, "trace"), share["stamps"])
-    return report.Share(index, events, share["calls"], share["step_s"])
+    return report.Share(index, events, share["calls"], share["step_s"], share["measured_step_s"])
 
 
 def _scratch(rank: Rank, index: int, kind: str) -> Path:
@@ -106,5 +108,3 @@ def _profiled_steps(options: Dict[str, Any]) -> int:
 
 def _nothing() -> None:
     """Nothing happens between backward and the optimizer."""
-
-
