@@ -71,7 +71,7 @@ class CollectiveCounter:
             for (phase, name), (calls, size) in self._counts.items()
         ]
 
-    def _replace(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+    def _replace(self, owner: Any, name: str, function: Any) -> None:
         self._replaced.append((owner, name, getattr(owner, name)))
         setattr(owner, name, function)
 

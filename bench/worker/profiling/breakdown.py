@@ -86,10 +86,10 @@ def timeline(labelled: Sequence[Labelled], window: Interval) -> List[Piece]:
     """What the host did in `window`, moment by moment; what no event covers is the rest."""
     pieces = []
     for segment in innermost([(one.start, one.end) for one in labelled], window):
-        if segment.index < 0:
+        if segment.which < 0:
             pieces.append(Piece(segment.start, segment.end, "rest"))
         else:
-            one = labelled[segment.index]
+            one = labelled[segment.which]
             pieces.append(Piece(segment.start, segment.end, one.label, one.call))
     return pieces
 

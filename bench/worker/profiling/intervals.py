@@ -8,12 +8,12 @@ Interval = Tuple[int, int]
 
 
 class Segment(NamedTuple):
-    """A stretch of time and the index of the innermost interval that covers it."""
+    """A stretch of time and which interval is the innermost that covers it."""
 
     start: int
     end: int
-    index: int
-    """-1 where nothing covers it."""
+    which: int
+    """Its index in the input; -1 where nothing covers it."""
 
 
 def union(intervals: Iterable[Interval]) -> List[Interval]:
@@ -70,7 +70,7 @@ def innermost(intervals: Iterable[Interval], window: Interval) -> List[Segment]:
                 open_.pop()
             end, index = open_[-1] if open_ else (until, -1)
             stop = min(end, until)
-            if segments and segments[-1].index == index:
+            if segments and segments[-1].which == index:
                 segments[-1] = segments[-1]._replace(end=stop)
             else:
                 segments.append(Segment(now, stop, index))

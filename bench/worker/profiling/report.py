@@ -127,7 +127,7 @@ def read(share: Share) -> Traced:
 
 def headline(details: Dict[str, Any]) -> str:
     """The three largest parts of a step, means over ranks, and what disagrees."""
-    total = {category: 0.0 for category in labels.CATEGORIES}
+    total = dict.fromkeys(labels.CATEGORIES, 0.0)
     for one in details["breakdown"]:
         for category, value in one["seconds"].items():
             total[category] += value
