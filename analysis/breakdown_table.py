@@ -11,11 +11,13 @@ from rich.table import Table
 from analysis.breakdown import CATEGORIES, shares
 from analysis.columns import Content
 
-BAR = 24
+BAR = 18
 """Width of the longest bar [characters]."""
-WIDE = 104
+WIDE = 100
 """From so many characters on, what a collective serves has a column."""
 MS = 1e3
+GAP = (0, 1, 0, 0)
+"""Around a cell: one blank to its right."""
 
 
 def show(folder: Path, record: Content, console: Console) -> None:
@@ -58,10 +60,18 @@ def remarks(record: Content) -> list[str]:
 def hidden(details: Content) -> str:
     """How much of the communication happened while the rank did something else."""
     transfer = sum(one["transfer_s"] for one in details["overlap"])
-    behind = sum(one["hidden_s"] for one in details["overlap"])
-    share = f"{100 * behind / transfer:.0f} %" if transfer else "nothing"
     mean = transfer / len(details["overlap"]) * MS
-    return f"{share} of the {mean:,.1f} ms of transfer per rank and step is hidden"
+    return (
+        f"{hidden_share(details)} of the {mean:,.1f} ms of transfer per rank and step is hidden "
+        "behind computation"
+    )
+
+
+def hidden_share(details: Content) -> str:
+    """The same as a percentage of the transfer; nothing where there was none."""
+    transfer = sum(one["transfer_s"] for one in details["overlap"])
+    behind = sum(one["hidden_s"] for one in details["overlap"])
+    return f"{100 * behind / transfer:.1f} %" if transfer else "nothing"
 
 
 def disagreements(details: Content) -> list[str]:
@@ -93,7 +103,7 @@ def _split(record: Content) -> str:
 
 def _by_rank(details: Content) -> Table:
     """Milliseconds by category, a column for each rank, and a bar for the mean."""
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=GAP)
     table.add_column("ms per step")
     for one in details["breakdown"]:
         table.add_column(f"rank {one['rank']}", justify="right")
@@ -114,7 +124,7 @@ def _by_rank(details: Content) -> Table:
 
 def _collectives(details: Content, width: int) -> Table:
     """Rank 0's collectives, like nccl-tests: size, time, bandwidth."""
-    table = Table(box=None, pad_edge=False, title="collectives of rank 0, per step")
+    table = Table(box=None, pad_edge=False, padding=GAP, title="collectives of rank 0, per step")
     table.title_justify = "left"
     wide = width >= WIDE
     for name in ["for"] * wide + ["in", "collective"]:

@@ -8,7 +8,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.breakdown import CATEGORIES
-from analysis.figures.style import HATCH, blank, finish, grid, limited, quantity, span, styled
+from analysis.figures.style import (
+    HATCH,
+    blank,
+    finish,
+    grid,
+    limited,
+    quantity,
+    span,
+    styled,
+    wrapped,
+)
 from analysis.table import natural, varying_axes
 
 CATEGORY_COLOURS = {
@@ -42,20 +52,22 @@ def breakdown(frame: pd.DataFrame, parts: pd.DataFrame) -> Figure:
     shown = trials.head(MOST_PANELS)
     ranks = min(MOST_RANKS, int(parts["rank"].max()) + 1)
     columns = 2 if len(shown) > 1 else 1
-    height = 0.75 + 0.19 * ranks
+    height = 0.85 + 0.19 * ranks
     figure, panels = grid(len(shown), [height] * -(-len(shown) // columns), columns=columns)
     names = _names(trials)
+    longest = 1.02 * parts[parts.trial_id.isin(shown.trial_id)].sum_s.max() * MS
     for ax, trial in zip(panels, shown.itertuples(), strict=True):
         mine = parts[parts.trial_id == trial.trial_id]
         _bars(ax, mine[mine["rank"] < ranks], hatch=trial.emulated or not trial.timings_valid)
-        ax.set_title(names[trial.trial_id], loc="left")
+        ax.set_xlim(0, longest)
+        ax.set_title(wrapped(names[trial.trial_id], 40 if columns == 2 else 84), loc="left")
     for ax in panels[-columns:]:
         ax.set_xlabel("profiled step [ms]")
     share = _shares(parts[parts.trial_id.isin(trials.trial_id)])
     largest = share.groupby("category").share.mean().idxmax()
     within = share[share.category == largest].share
     title = f"{_called(largest)} takes {span(100 * within, '.0f')} % of a step"
-    notes = ["Profiled steps run after the measured ones and are slower than these."]
+    notes = ["Profiled steps run after the measured ones and are slower."]
     if shown.emulated.any():
         notes.append("Hatched: torch's NCCL code path emulated on gloo.")
     if len(trials) > len(shown):
@@ -128,6 +140,7 @@ def _ordered(trials: pd.DataFrame) -> pd.DataFrame:
 def _names(trials: pd.DataFrame) -> dict[str, str]:
     """What tells each trial from the others: `sp=2 zero=1`."""
     axes = varying_axes(trials) if len(trials) else []
+    axes = [name for name in axes if name != "dp" or "sp" not in axes]
     axes += ["round"] if trials["round"].nunique() > 1 else []
     return {
         row["trial_id"]: " ".join(f"{name.rpartition('.')[2]}={row[name]}" for name in axes)
