@@ -35,7 +35,6 @@ class Call:
     """When this rank called it [ns]."""
     left: int
     """When it was over for this rank [ns]: its return, or the completion of an asynchronous one."""
-    step: int = 0
 
 
 class Piece(NamedTuple):

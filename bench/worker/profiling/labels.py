@@ -26,6 +26,7 @@ collective until the last rank has entered it; `idle`: only on GPU, no kernel at
 
 PREFIX = "spbench/"
 """Of the regions that spbench itself names."""
+_COLLECTIVE, _WAIT = PREFIX + "collective/", PREFIX + "wait/"
 
 _REGIONS = {
     "attention": "attention",
@@ -75,16 +76,24 @@ class Labelled(NamedTuple):
     """Name of the innermost backward node around it; empty outside of backward."""
 
 
-def label(events: Sequence[Event], phases: Sequence[str]) -> List[Labelled]:
-    """Label the host events of one thread, in order of their start.
+def nested(events: Sequence[Event]) -> List[Event]:
+    """The events of one thread in order of their start, what is outside first."""
+    return sorted(events, key=lambda e: (e.start, -e.end, e.order))
 
-    `phases` has, for each collective call, the phase in which it was made.
+
+def label(
+    events: Sequence[Event], phases: Sequence[str], made_by: Optional[Dict[int, str]] = None
+) -> List[Labelled]:
+    """Label the host events of one thread, which come in the order of `nested`.
+
+    `phases` has, for each collective call, the phase in which it was made. `made_by` (sequence
+    number: label) learns what makes nodes; a thread that runs backward alone is given what the
+    forward's thread taught it.
     """
-    ordered = sorted(events, key=lambda e: (e.start, -e.end, e.order))
-    made_by: Dict[int, str] = {}
+    made_by = {} if made_by is None else made_by
     found: List[Labelled] = []
     stack: List[Labelled] = []
-    for event in ordered:
+    for event in events:
         while stack and stack[-1].end <= event.start:
             stack.pop()
         around = stack[-1] if stack else Labelled(event.start, event.end, "rest", None, "")
@@ -98,11 +107,21 @@ def label(events: Sequence[Event], phases: Sequence[str]) -> List[Labelled]:
     return found
 
 
+def is_collective(name: str) -> bool:
+    """Whether a region is a collective call (`spbench/collective/3 all_reduce`)."""
+    return name.startswith(_COLLECTIVE)
+
+
+def is_wait(name: str) -> bool:
+    """Whether a region waits for an asynchronous call (`spbench/wait/3 all_reduce`)."""
+    return name.startswith(_WAIT)
+
+
 def call_of(name: str) -> Optional[int]:
-    """Index of the collective call that a region stands for (`spbench/collective/3 all_reduce`)."""
-    for kind in ("collective/", "wait/"):
-        if name.startswith(PREFIX + kind):
-            return int(name[len(PREFIX + kind) :].split(" ", 1)[0])
+    """Index of the collective call that a region stands for."""
+    for start in (_COLLECTIVE, _WAIT):
+        if name.startswith(start):
+            return int(name[len(start) :].split(" ", 1)[0])
     return None
 
 

@@ -13,10 +13,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from bench.trial import Configuration
-from bench.worker.profiling import breakdown, labels, trace, volume
+from bench.worker.profiling import breakdown, device, labels, trace, volume
 from bench.worker.profiling.breakdown import Call, Piece
 from bench.worker.profiling.intervals import Interval
 from bench.worker.profiling.labels import PREFIX, Event, Labelled
@@ -43,7 +43,10 @@ class Traced(NamedTuple):
     """A rank's share, read."""
 
     labelled: List[Labelled]
+    """Host events of all threads, those of the main one first."""
     calls: List[Call]
+    pieces: List[Piece]
+    """What the rank did in its steps, waiting not yet told apart."""
     windows: List[Interval]
     """Of the steps."""
 
@@ -52,7 +55,9 @@ def write(path: Path, shares: Sequence[Share], configuration: Configuration) -> 
     """Write the merged trace to `path`; returns the `details` of the record."""
     traced = {share.rank: read(share) for share in shares}
     entries = breakdown.last_entries({rank: one.calls for rank, one in traced.items()})
-    pieces = {rank: _pieces(one, entries[rank]) for rank, one in traced.items()}
+    pieces = {
+        rank: breakdown.without_waiting(one.pieces, entries[rank]) for rank, one in traced.items()
+    }
     names = {rank: _name(rank, configuration) for rank in traced}
     trace.merge(path, {s.rank: s.events for s in shares}, pieces, names)
     details: Dict[str, Any] = {
@@ -92,37 +97,57 @@ def write(path: Path, shares: Sequence[Share], configuration: Configuration) -> 
 def read(share: Share) -> Traced:
     """Label a rank's events, and find its collective calls and steps in them.
 
+    On GPU a step's time is that of the kernels, on CPU that of the main thread.
+
     Raises:
         trace.TraceError: a call or a step has no region in the trace.
     """
     steps = [e for e in share.events if e.name == PREFIX + "step" and e.kind == "user_annotation"]
-    host = [e for e in share.events if e.kind in _HOST and e.thread == steps[0].thread]
-    regions = {labels.call_of(e.name): e for e in host if e.name.startswith(PREFIX + "collective/")}
+    windows = sorted((step.start, step.end) for step in steps)
+    host = [e for e in share.events if e.kind in _HOST]
+    regions = {labels.call_of(e.name): e for e in host if labels.is_collective(e.name)}
     if len(steps) != len(share.step_s) or len(regions) != len(share.calls):
         raise trace.TraceError(
             f"rank {share.rank}: the trace holds {len(steps)} of {len(share.step_s)} steps and "
             f"{len(regions)} of {len(share.calls)} collective calls"
         )
-    waits = {labels.call_of(e.name): e for e in host if e.name.startswith(PREFIX + "wait/")}
+    phases = [made["phase"] for made in share.calls]
+    made_by: Dict[int, str] = {}
+    labelled: List[Labelled] = []
+    launched: Dict[int, Labelled] = {}
+    main = steps[0].thread
+    for thread in [main, *sorted({e.thread for e in host} - {main})]:
+        events = labels.nested([e for e in host if e.thread == thread])
+        of_thread = labels.label(events, phases, made_by)
+        launched.update(device.launches(events, of_thread))
+        if thread == main:
+            pieces = [p for w in windows for p in breakdown.timeline(of_thread, w)]
+        labelled += of_thread
+    kernels = [e for e in share.events if e.kind in device.KINDS]
+    if kernels:
+        pieces = [p for w in windows for p in device.pieces(kernels, launched, w)]
+    calls = _calls(share, regions, host, device.call_spans(kernels, launched))
+    return Traced(labelled, calls, pieces, windows)
+
+
+def _calls(
+    share: Share,
+    regions: Mapping[Optional[int], Event],
+    host: Sequence[Event],
+    on_device: Mapping[int, Interval],
+) -> List[Call]:
+    """The collective calls with their times: on the device, or where there is none, of the host."""
+    waits = {labels.call_of(e.name): e for e in host if labels.is_wait(e.name)}
     calls = []
     for index, made in enumerate(share.calls):
-        left = made["completed_ns"] if made["asynchronous"] else None
-        if left is None:
-            left = waits.get(index, regions[index]).end
-        calls.append(
-            Call(
-                name=made["name"],
-                phase=made["phase"],
-                ranks=tuple(made["ranks"]),
-                size=made["size"],
-                entered=regions[index].start,
-                left=left,
-                step=made["step"],
-            )
-        )
-    labelled = labels.label(host, [made["phase"] for made in share.calls])
-    windows = sorted((step.start, step.end) for step in steps)
-    return Traced(labelled, calls, windows)
+        entered, left = regions[index].start, regions[index].end
+        if index in on_device:
+            entered, left = on_device[index]
+        elif made["asynchronous"]:
+            left = made["completed_ns"] or waits.get(index, regions[index]).end
+        ranks = tuple(made["ranks"])
+        calls.append(Call(made["name"], made["phase"], ranks, made["size"], entered, left))
+    return calls
 
 
 def headline(details: Dict[str, Any]) -> str:
@@ -139,15 +164,6 @@ def headline(details: Dict[str, Any]) -> str:
     if details["bytes_agree"] is False:
         parts.append("bytes differ from theory")
     return ", ".join(parts)
-
-
-def _pieces(traced: Traced, entries: Sequence[int]) -> List[Piece]:
-    """What a rank did in its steps."""
-    return [
-        piece
-        for window in traced.windows
-        for piece in breakdown.without_waiting(breakdown.timeline(traced.labelled, window), entries)
-    ]
 
 
 def _breakdown(share: Share, pieces: Sequence[Piece]) -> Dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.worker.profiling.labels import Event, label, purpose
+from bench.worker.profiling.labels import Event, label, nested, purpose
 
 NODE = "autograd::engine::evaluate_function: "
 
@@ -15,8 +15,8 @@ def event(name: str, start: int, end: int, sequence: int | None = None) -> Event
 
 def labels_of(*events: Event, phases: tuple[str, ...] = ()) -> dict[str, str]:
     """Label by name, of events with distinct names."""
-    ordered = sorted(events, key=lambda e: (e.start, -e.end))
-    return {e.name: one.label for e, one in zip(ordered, label(events, phases), strict=True)}
+    ordered = nested(events)
+    return {e.name: one.label for e, one in zip(ordered, label(ordered, phases), strict=True)}
 
 
 def test_regions_and_what_is_in_them() -> None:
