@@ -17,6 +17,7 @@ from bench import __version__
 from bench.cli_audit import audit
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
+from bench.cli_trace import trace
 
 FAILED = 1
 INTERRUPTED = 130
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 app.add_typer(environments, name="env")
 app.command()(audit)
+app.command()(trace)
 
 Results = Annotated[Path, typer.Argument(help="A results folder.", metavar="RESULTS")]
 

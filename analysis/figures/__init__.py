@@ -10,6 +10,7 @@ throughput(load("results/quick")).savefig("throughput.svg")
 
 from analysis.figures.audit import gradient_matrix
 from analysis.figures.compat import compat, compat_table
+from analysis.figures.breakdown import breakdown, overlap_table, volume_table
 from analysis.figures.cost import cost
 from analysis.figures.display import rendered, show, show_table
 from analysis.figures.gradient import gradient_audit, gradient_table
@@ -22,11 +23,13 @@ __all__ = [
     "alt_text",
     "compat",
     "compat_table",
+    "breakdown",
     "cost",
     "gradient_audit",
     "gradient_matrix",
     "gradient_table",
     "memory",
+    "overlap_table",
     "phases",
     "rendered",
     "scaling",
@@ -34,4 +37,5 @@ __all__ = [
     "show_table",
     "step_times",
     "throughput",
+    "volume_table",
 ]

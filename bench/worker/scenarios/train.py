@@ -33,8 +33,16 @@ def run(rank: Rank) -> Dict[str, Any]:
     Raises:
         ValueError: `options` has another key than `busy_s`, or that is no number from 0 on.
     """
+    _, fields = measure(rank, _busy_seconds(rank.configuration.options))
+    return fields
+
+
+def measure(rank: Rank, busy_s: float = 0.0) -> Tuple[Trainer, Dict[str, Any]]:
+    """The trainer after its warm-up and measured steps, and the fields that `run` returns.
+
+    `busy_s` is how many seconds each measured step is made longer.
+    """
     c = rank.configuration
-    busy_s = _busy_seconds(c.options)
     cuda = rank.device.type == "cuda"
     meter = memory.CudaMemory() if cuda else memory.CpuMemory(rank.shared_bytes)
     memory.limit(rank.device.type, c.memory_limit)
@@ -66,7 +74,7 @@ def run(rank: Rank) -> Dict[str, Any]:
     )
     if gradient is not None:
         gradient.loss = samples.losses[0]
-    return {
+    return trainer, {
         "samples": samples.model_dump(),
         "memory": meter.read(rank.index).model_dump(),
         "gradient": gradient.model_dump() if gradient is not None else None,
