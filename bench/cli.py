@@ -16,6 +16,7 @@ import typer
 from bench import __version__
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
+from bench.cli_predict import predict
 
 FAILED = 1
 INTERRUPTED = 130
@@ -23,6 +24,7 @@ INTERRUPTED = 130
 _GROUPS = "\n\n".join(
     f"  {group.name}: {', '.join(sorted(path.stem for path in group.glob('*.yaml')))}"
     for group in sorted(CONF.glob("*/"))
+    if group.name != "cluster"  # of `spbench predict`
 )
 _SWEEP_HELP = f"""Run a sweep: every combination of the axes, several rounds of it, one record each.
 
@@ -51,6 +53,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(environments, name="env")
+app.command()(predict)
 
 Results = Annotated[Path, typer.Argument(help="A results folder.", metavar="RESULTS")]
 
