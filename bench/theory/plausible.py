@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, List, Optional, Sequence
 
-from bench.theory.flops import model_flops_per_token, total_parameters
+from bench.theory.flops import matmul_parameters, model_flops_per_token, total_parameters
 
 if TYPE_CHECKING:
     from bench.trial import ModelSpec
@@ -38,6 +38,11 @@ class Observation:
         """Model FLOPs of all GPUs together."""
         return self.tokens_per_step * model_flops_per_token(self.model, self.seq_len)
 
+    @property
+    def linear_flops_per_step(self) -> float:
+        """The same without attention: a bound where attention may not span the sequence."""
+        return self.tokens_per_step * 6.0 * matmul_parameters(self.model)
+
 
 def step_seconds(tokens_per_step: int, tokens_per_s: float) -> float:
     """Seconds that a step takes when `tokens_per_s` count the tokens of all GPUs."""
@@ -49,16 +54,22 @@ def rate(one: Observation) -> Optional[float]:
     return None if one.step_s is None else one.flops_per_step / one.step_s / one.gpus
 
 
-def marginal_rate(shorter: Observation, longer: Observation) -> Optional[float]:
+def marginal_rate(
+    shorter: Observation, longer: Observation, attention: bool = True
+) -> Optional[float]:
     """FLOP/s of one GPU for what the longer step computes beyond the shorter one.
 
     Between two steps that differ in sequence length only, overheads drop out: the additional
     FLOPs over the additional time. Infinite where more was computed in no more time. None
-    where a time is missing, or nothing more was computed.
+    where a time is missing, or nothing more was computed. `attention=False` counts linear
+    layers only: packed documents attend to less than the sequence.
     """
     if shorter.step_s is None or longer.step_s is None:
         return None
-    flops = longer.flops_per_step - shorter.flops_per_step
+    if attention:
+        flops = longer.flops_per_step - shorter.flops_per_step
+    else:
+        flops = longer.linear_flops_per_step - shorter.linear_flops_per_step
     if flops <= 0:
         return None
     seconds = longer.step_s - shorter.step_s
