@@ -73,6 +73,7 @@ def predict(
     from rich.console import Console
 
     from analysis.frame import AnalysisError, load
+    from analysis.prediction.checks import objections
     from analysis.prediction.files import THIS_MACHINE, model_named
     from analysis.prediction.fit import fit, points_of
     from analysis.prediction.splits import NothingFits, Setting, predict_splits, recommend
@@ -80,7 +81,9 @@ def predict(
 
     with one_line(AnalysisError):
         machine = _cluster(cluster, gpus, remeasure)
-        fitted = None if results is None else fit(points_of(load(results)), machine.cluster)
+        recorded = [] if results is None else points_of(load(results))
+        fitted = None if results is None else fit(recorded, machine.cluster)
+        impossible = objections(recorded, machine.cluster)
         chosen = dtype or (Dtype.FLOAT32 if cluster == THIS_MACHINE else Dtype.BFLOAT16)
         setting = Setting(
             model=model_named(model, checkpointing),
@@ -98,10 +101,14 @@ def predict(
     except NothingFits as nothing:
         recommendation, refusal = None, str(nothing)
     if to is PredictionFormat.JSON:
-        typer.echo(json.dumps(as_json(setting, splits, recommendation, fitted), indent=2))
+        typer.echo(
+            json.dumps(as_json(setting, splits, recommendation, fitted, impossible), indent=2)
+        )
     else:
         console = Console()
         show_basis(setting, fitted, console)
+        for text in impossible:
+            console.print(f"Impossible: {text}.", highlight=False)
         best = recommendation.split if recommendation else None
         show_splits(setting, splits, best, console)
         if recommendation:

@@ -12,39 +12,18 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.frame import load
-from analysis.prediction.fit import Fit, Point, Residual, fit, points_of
+from analysis.prediction.checks import held_out, objections, ways
+from analysis.prediction.fit import Fit, points_of
 from analysis.statistics import median
 from bench.controller.server_process import ROOT
 from bench.controller.this_machine import measured
-from bench.theory import Cluster
 from benchmarks.report import Targets
 
 TARGET_PERCENT = 20.0
 DEFAULT = ROOT / "results" / "prediction"
-
-Chosen = Callable[[Point], bool]
-
-
-def held_out(
-    points: Sequence[Point], cluster: Cluster, left_out: Chosen
-) -> tuple[Fit, list[Residual]]:
-    """The fit to the points that are not `left_out`, and predictions of those that are."""
-    made = fit([point for point in points if not left_out(point)], cluster)
-    out = [point for point in points if left_out(point)]
-    return made, [Residual(point, made.predict(point)) for point in out]
-
-
-def ways(points: Sequence[Point]) -> dict[str, Chosen]:
-    """What is left out, by name: the longest sequences, and each split in turn."""
-    longest = max(point.seq_len for point in points)
-    found: dict[str, Chosen] = {f"{longest:,} tokens": lambda point: point.seq_len == longest}
-    for split in sorted({point.split for point in points}):
-        found[split] = lambda point, split=split: point.split == split  # type: ignore[misc]
-    return found
 
 
 def main() -> None:
@@ -54,7 +33,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="run the experiment first")
     arguments = parser.parse_args()
     if arguments.record:
-        sweep = [ROOT / "spbench", "sweep", "+experiment=prediction", "report=false"]
+        sweep = [str(ROOT / "spbench"), "sweep", "+experiment=prediction", "report=false"]
         subprocess.run([*sweep, f"results={arguments.results}"], check=True)
     points = points_of(load(arguments.results))
     [world] = {point.world for point in points}
@@ -64,6 +43,8 @@ def main() -> None:
         f"{cluster.peak_flops / 1e9:,.1f} GFLOP/s, {cluster.memory_bandwidth / 1e9:,.1f} GB/s in "
         f"memory, {cluster.intra.bandwidth / 1e9:,.2f} GB/s to others"
     )
+    for text in objections(points, cluster):
+        print(f"impossible: {text}")
     targets = Targets()
     for name, left_out in ways(points).items():
         made, predictions = held_out(points, cluster, left_out)

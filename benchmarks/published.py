@@ -211,7 +211,7 @@ _READING = [
     "*Predicted s*: Ulysses in bfloat16 with everything on the GPU. The article's runs stepped the",
     "optimizer on the CPU, seconds that dominate its short sequences; torchtitan's used ring",
     "attention, FP8 and cards of 500 W. *Predicted GB*: without what was kept on the CPU, and for",
-    "ALST without logits and SwiGLU, which it computes in small tiles. ALST: only lengths are quoted.",
+    "ALST, of which only lengths are quoted, without logits and SwiGLU: it computes them in tiles.",
     "",
     "## What cannot be",
     "",

@@ -9,24 +9,32 @@ throughput(load("results/quick")).savefig("throughput.svg")
 """
 
 from analysis.figures.cost import cost
+from analysis.figures.crossover import crossover
 from analysis.figures.display import rendered, show, show_table
 from analysis.figures.gradient import gradient_audit, gradient_table
 from analysis.figures.lines import memory, throughput
+from analysis.figures.prediction import fitted, held_out, predicted_splits
 from analysis.figures.scaling import scaling
+from analysis.figures.splits import splits
 from analysis.figures.steps import phases, step_times
 from analysis.figures.style import alt_text
 
 __all__ = [
     "alt_text",
     "cost",
+    "crossover",
+    "fitted",
     "gradient_audit",
     "gradient_table",
+    "held_out",
     "memory",
     "phases",
+    "predicted_splits",
     "rendered",
     "scaling",
     "show",
     "show_table",
+    "splits",
     "step_times",
     "throughput",
 ]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.figures.style import blank, finish, grid, quantity, styled
-from analysis.prediction.fit import Residual
+from analysis.prediction.checks import UNKNOWN, every_way
+from analysis.prediction.fit import Residual, fit, points_of
 from analysis.prediction.splits import Setting, Split
+from analysis.reading import AnalysisError
+from bench.rounds import median
 
 RESOURCE_COLOURS = {
     "compute": "#332288",
@@ -60,10 +64,43 @@ def predicted_splits(setting: Setting, splits: Sequence[Split]) -> Figure:
 
 
 @styled
-def predicted_beside_recorded(groups: Mapping[str, Sequence[Residual]], title: str) -> Figure:
-    """Predicted step times over recorded ones [s], a colour for each group of configurations."""
-    if not any(groups.values()):
-        return blank("No step time can be predicted", "No trial trained with a valid time.")
+def fitted(frame: pd.DataFrame) -> Figure:
+    """Fitted over recorded step times [s] of `analysis.frame.load`'s frame, by split."""
+    try:
+        made = fit(points_of(frame), UNKNOWN)
+    except AnalysisError as error:
+        return blank("Nothing is fitted", f"{error}.")
+    groups: dict[str, list[Residual]] = {}
+    for one in made.residuals:
+        groups.setdefault(one.point.split, []).append(one)
+    title = (
+        f"A few physical parts explain {len(made.residuals)} configurations to "
+        f"{100 * made.error:.1f} % (median)"
+    )
+    return _beside(groups, title)
+
+
+@styled
+def held_out(frame: pd.DataFrame) -> Figure:
+    """Predicted over recorded step times [s] of what was left out of the fit."""
+    groups = every_way(points_of(frame), UNKNOWN)
+    if not groups:
+        return blank(
+            "Nothing is predicted",
+            "Too few configurations are left when the longest sequences or a split are left out.",
+        )
+    errors = {name: [abs(one.relative) for one in found] for name, found in groups.items()}
+    worst = max(median(found) for found in errors.values())
+    named = {
+        f"left out {name}: {100 * median(errors[name]):.0f} %": found
+        for name, found in groups.items()
+    }
+    title = f"What was left out of the fit is predicted to {100 * worst:.0f} % or better (median)"
+    return _beside(named, title)
+
+
+def _beside(groups: Mapping[str, Sequence[Residual]], title: str) -> Figure:
+    """Predicted step times over recorded ones, a colour for each group of configurations."""
     figure, [axes] = grid(1, [3.4])
     colours = ("#BBBBBB", "#332288", "#CC6677", "#44AA99", "#DDCC77", "#882255")
     legend = []

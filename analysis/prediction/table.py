@@ -75,6 +75,7 @@ def as_json(
     splits: Sequence[Split],
     recommendation: Recommendation | None,
     fitted: Fit | None,
+    impossible: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The same for programs: seconds, bytes, shares of 1."""
     best = None if recommendation is None else recommendation.split.name
@@ -96,6 +97,7 @@ def as_json(
             }
             for one in (() if fitted is None else fitted.residuals)
         ],
+        "impossible": list(impossible),
         "splits": [_entry(split) for split in splits],
         "recommended": best,
         "reason": None if recommendation is None else recommendation.reason,

@@ -6,6 +6,7 @@ Imports on every interpreter that we measure: Python 3.9 or later, standard libr
 """
 
 from bench.theory.cluster import Cluster, Efficiencies, Link
+from bench.theory.crossover import ring_layer_s, ring_over_ulysses, ulysses_layer_s
 from bench.theory.flops import (
     causal_share,
     hardware_flops_per_step,
@@ -80,12 +81,15 @@ __all__ = [
     "rate",
     "reduction_s",
     "ring_bytes_per_layer",
+    "ring_layer_s",
+    "ring_over_ulysses",
     "step_seconds",
     "step_time",
     "tokens_per_second",
     "total_parameters",
     "ulysses_bytes_per_layer",
     "ulysses_bytes_per_step",
+    "ulysses_layer_s",
     "utilization",
     "weight_bytes",
     "work_per_rank",
