@@ -12,6 +12,7 @@ from bench.cli_errors import one_line
 
 if TYPE_CHECKING:
     from analysis.prediction.files import ClusterSpec
+    from analysis.prediction.fit import Fit
     from analysis.prediction.splits import Setting, Split
     from bench.theory import Cluster
 
@@ -72,18 +73,14 @@ def predict(
 
     from rich.console import Console
 
-    from analysis.frame import AnalysisError, load
-    from analysis.prediction.checks import objections
     from analysis.prediction.files import THIS_MACHINE, model_named
-    from analysis.prediction.fit import fit, points_of
     from analysis.prediction.splits import NothingFits, Setting, predict_splits, recommend
     from analysis.prediction.table import as_json, show_basis, show_splits
+    from analysis.reading import AnalysisError
 
     with one_line(AnalysisError):
         machine = _cluster(cluster, gpus, remeasure)
-        recorded = [] if results is None else points_of(load(results))
-        fitted = None if results is None else fit(recorded, machine.cluster)
-        impossible = objections(recorded, machine.cluster)
+        fitted, impossible = (None, []) if results is None else _fitted(results, machine.cluster)
         chosen = dtype or (Dtype.FLOAT32 if cluster == THIS_MACHINE else Dtype.BFLOAT16)
         setting = Setting(
             model=model_named(model, checkpointing),
@@ -122,8 +119,8 @@ def predict(
 
 def _cluster(name: str, gpus: int, remeasure: bool) -> ClusterSpec:
     """The cluster as its file has it, or measured where the file says so."""
-    from analysis.frame import AnalysisError
     from analysis.prediction.files import ClusterSpec, cluster_named
+    from analysis.reading import AnalysisError
     from bench.theory import Efficiencies
 
     if gpus < 1:
@@ -132,6 +129,16 @@ def _cluster(name: str, gpus: int, remeasure: bool) -> ClusterSpec:
     if described is not None:
         return described
     return ClusterSpec(cluster=this_machine(gpus, remeasure), assumed=Efficiencies())
+
+
+def _fitted(results: Path, cluster: Cluster) -> tuple[Fit, list[str]]:
+    """What the trials of a folder say of the cluster, and which of them cannot be."""
+    from analysis.frame import load
+    from analysis.prediction.checks import objections
+    from analysis.prediction.fit import fit, points_of
+
+    recorded = points_of(load(results))
+    return fit(recorded, cluster), objections(recorded, cluster)
 
 
 def this_machine(ranks: int, remeasure: bool = False) -> Cluster:
@@ -147,7 +154,7 @@ def this_machine(ranks: int, remeasure: bool = False) -> Cluster:
 
 def _draw(setting: Setting, splits: list[Split], figure: Path) -> None:
     from analysis.figures.prediction import predicted_splits
-    from analysis.frame import AnalysisError
+    from analysis.reading import AnalysisError
 
     with one_line(AnalysisError):
         try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis.figures.points import caveats, interval_note, points
 from analysis.figures.style import (
@@ -23,6 +25,7 @@ from bench.theory import tokens_per_second
 
 COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDCC77", "#882255", "#88CCEE")
 """For splits, in the order of sp."""
+ENDS = ("", "_low", "_high")
 
 
 def same_tokens(frame: pd.DataFrame) -> pd.DataFrame:
@@ -67,8 +70,11 @@ def splits(frame: pd.DataFrame) -> Figure:
             "marker": MARKERS[index % len(MARKERS)],
             "label": str(split),
         }
-        handles += speed.plot(group.seq_len, group.tokens_per_s / group.world, **look)
-        cost.plot(group.seq_len, 1000 * group.gpu_s_per_token, **look)
+        lengths, world = group.seq_len.tolist(), group.world
+        _bars(speed, lengths, *(group[f"tokens_per_s{end}"] / world for end in ENDS), **look)
+        per_token = (1000 * world / group[f"tokens_per_s{end}"] for end in ENDS)
+        _bars(cost, lengths, *per_token, **look)
+        handles.append(Line2D([], [], **look))
     for axes in (speed, cost):
         sequence_axis(axes, table.seq_len.tolist())
         axes.set_ylim(bottom=0)
@@ -83,6 +89,14 @@ def splits(frame: pd.DataFrame) -> Figure:
         *caveats(table),
     ]
     return finish(figure, _message(table), _spoken(table), notes, handles)
+
+
+def _bars(
+    axes: Axes, x: list[int], value: pd.Series, one_end: pd.Series, other: pd.Series, **look: Any
+) -> None:
+    """A line with its intervals, whichever end of them is the lower one."""
+    low, high = one_end.combine(other, min), one_end.combine(other, max)
+    axes.errorbar(x, value, yerr=[value - low, high - value], capsize=2, **look)
 
 
 def _message(table: pd.DataFrame) -> str:

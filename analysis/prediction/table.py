@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from analysis.figures.style import quantity
-from analysis.prediction.fit import Fit
 from analysis.prediction.splits import Recommendation, Setting, Split
+
+if TYPE_CHECKING:
+    from analysis.prediction.fit import Fit
 
 COLUMNS = ("split", "step s", "at least", "at most", "tokens/s/GPU", "MFU", "GB/GPU", "limit")
 MOST_RESIDUALS = 12
@@ -20,7 +22,7 @@ def show_splits(
     setting: Setting, splits: Sequence[Split], best: Split | None, console: Console
 ) -> None:
     """One line for each split; the recommended one is marked."""
-    table = Table(box=None, header_style="bold")
+    table = Table(box=None, header_style="bold", collapse_padding=True, pad_edge=False)
     for name in COLUMNS:
         justify: Literal["left", "right"] = "left" if name in ("split", "limit") else "right"
         table.add_column(name, justify=justify, no_wrap=name != "limit")
@@ -108,12 +110,12 @@ def _cells(split: Split) -> tuple[str, ...]:
     step = split.step
     return (
         split.name,
-        quantity(step.predicted),
-        quantity(step.overlapped),
-        quantity(step.serial),
-        quantity(split.tokens_per_s_per_gpu),
+        _quantity(step.predicted),
+        _quantity(step.overlapped),
+        _quantity(step.serial),
+        _quantity(split.tokens_per_s_per_gpu),
         _percent(split.mfu),
-        f"{split.memory_bytes / 1e9:,.2f}" + ("" if split.fits else " !"),
+        _quantity(split.memory_bytes / 1e9) + ("" if split.fits else " !"),
         split.limit,
     )
 
@@ -134,6 +136,12 @@ def _entry(split: Split) -> dict[str, Any]:
         "fits": split.fits,
         "limit": split.limit,
     }
+
+
+def _quantity(value: float) -> str:
+    """Three digits, or all before the decimal point."""
+    decimals = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:,.{decimals}f}"
 
 
 def _percent(share: float) -> str:
