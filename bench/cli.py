@@ -18,6 +18,7 @@ from bench.cli_audit import audit
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
 from bench.cli_trace import trace
+from bench.cli_predict import predict
 
 FAILED = 1
 INTERRUPTED = 130
@@ -25,6 +26,7 @@ INTERRUPTED = 130
 _GROUPS = "\n\n".join(
     f"  {group.name}: {', '.join(sorted(path.stem for path in group.glob('*.yaml')))}"
     for group in sorted(CONF.glob("*/"))
+    if group.name != "cluster"  # of `spbench predict`
 )
 _SWEEP_HELP = f"""Run a sweep: every combination of the axes, several rounds of it, one record each.
 
@@ -55,6 +57,7 @@ app = typer.Typer(
 app.add_typer(environments, name="env")
 app.command()(audit)
 app.command()(trace)
+app.command()(predict)
 
 Results = Annotated[Path, typer.Argument(help="A results folder.", metavar="RESULTS")]
 

@@ -12,10 +12,13 @@ from analysis.figures.audit import gradient_matrix
 from analysis.figures.compat import compat, compat_table
 from analysis.figures.breakdown import breakdown, overlap_table, volume_table
 from analysis.figures.cost import cost
+from analysis.figures.crossover import crossover
 from analysis.figures.display import rendered, show, show_table
 from analysis.figures.gradient import gradient_audit, gradient_table
 from analysis.figures.lines import memory, throughput
+from analysis.figures.prediction import fitted, held_out, predicted_splits
 from analysis.figures.scaling import scaling
+from analysis.figures.splits import splits
 from analysis.figures.steps import phases, step_times
 from analysis.figures.style import alt_text
 
@@ -25,16 +28,21 @@ __all__ = [
     "compat_table",
     "breakdown",
     "cost",
+    "crossover",
+    "fitted",
     "gradient_audit",
     "gradient_matrix",
     "gradient_table",
+    "held_out",
     "memory",
     "overlap_table",
     "phases",
+    "predicted_splits",
     "rendered",
     "scaling",
     "show",
     "show_table",
+    "splits",
     "step_times",
     "throughput",
     "volume_table",
