@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,13 @@ import typer
 from bench.cli_errors import one_line
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bench.controller.doctor import Question
 
 NOT_RIGHT = 1
 INTERRUPTED = 130
+FILE_WIDTH = 120
 
 Note = Callable[[str], None]
 
@@ -38,6 +42,9 @@ def doctor(
     comm: Annotated[
         str, typer.Option(help="auto, gloo, nccl or nccl_over_gloo.", metavar="NAME")
     ] = "auto",
+    collectives: Annotated[
+        bool, typer.Option(help="Whether to try the differentiable collectives, too.")
+    ] = True,
     to_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     self_test: Annotated[
         bool, typer.Option(help="Only prove that faults are seen on this interpreter.")
@@ -57,7 +64,9 @@ def doctor(
 
     with one_line(ConfigurationError):
         spec = audits.comm(comm, world, len(visible_gpus()))
-        question = audits.Question(audits.interpreter(python), world, sp, spec, loss, zero)
+        question = audits.Question(
+            audits.interpreter(python), world, sp, spec, loss, zero, collectives
+        )
     try:
         right = _self_test(question, to_json) if self_test else _audit(question, to_json)
     except KeyboardInterrupt:
@@ -68,24 +77,20 @@ def doctor(
 
 
 def _audit(question: Question, to_json: bool) -> bool:
-    from rich.console import Console
-
     from bench.controller.doctor import audit, losses
     from bench.controller.doctor_report import as_json, show
 
-    steps = len(question.stages) * (len(losses()) + 1)
+    steps = len(question.stages) * (len(losses()) + 1) + len(question.surveyed)
     with _running(steps) as (launch, note):
         found = audit(question, launch, note)
     if to_json:
         _print_json(as_json(found))
     else:
-        show(found, Console())
+        show(found, _console())
     return found.right
 
 
 def _self_test(question: Question, to_json: bool) -> bool:
-    from rich.console import Console
-
     from bench.controller.doctor_report import mutants_answer, show_mutants
     from bench.controller.self_test import mutations, self_test
 
@@ -96,8 +101,15 @@ def _self_test(question: Question, to_json: bool) -> bool:
         rows = [{**vars(one), "caught": one.caught} for one in found]
         _print_json({"mutations": rows, "right": caught, "answer": mutants_answer(found)})
     else:
-        show_mutants(found, Console())
+        show_mutants(found, _console())
     return caught
+
+
+def _console() -> Console:
+    """Standard output; wide enough for the matrix where no terminal says how wide it is."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from bench.controller import doctor_recipe
+from bench.controller import doctor_collectives, doctor_recipe
 from bench.controller.config import CONF
+from bench.controller.doctor_collectives import Survey
 from bench.controller.doctor_recipe import Candidate, Cell, Recipe
 from bench.controller.interpreter import CURRENT, EnvironmentProblem, locate, require_complete
 from bench.controller.messages import ConfigurationError, hint
@@ -43,6 +44,8 @@ class Question:
     """The aggregation that the user trains with; None: asks for any that is right."""
     zero: Optional[int] = None
     """The ZeRO stage that the user trains with; None: all."""
+    collectives: bool = True
+    """Whether to try the collectives too."""
 
     def __post_init__(self) -> None:
         for option, value in (("--world", self.world), ("--sp", self.sp)):
@@ -65,6 +68,14 @@ class Question:
     def stages(self) -> tuple[int, ...]:
         """The ZeRO stages to audit."""
         return STAGES if self.zero is None else (self.zero,)
+
+    @property
+    def surveyed(self) -> tuple[CommName, ...]:
+        """On what to try the collectives: where NCCL is emulated, its transport too, since the
+        emulation reaches one module only. Nothing where there is no group to try them on."""
+        if self.sp == 1 or not self.collectives or not doctor_collectives.available():
+            return ()
+        return (self.comm.name, "gloo") if self.comm.emulated else (self.comm.name,)
 
     def trial(self, **fields: Any) -> Trial:
         """A trial of a small model; masks leave shards with unequal numbers of labels."""
@@ -89,6 +100,8 @@ class Audit:
     question: Question
     cells: list[Cell] = field(default_factory=list)
     recipes: list[Recipe] = field(default_factory=list)
+    surveys: list[Survey] = field(default_factory=list)
+    """Of the collectives, one for each communication."""
     worker: Optional[WorkerProvenance] = None
     broken: Optional[str] = None
     """Why the interpreter cannot run any trial at all; None when it can."""
@@ -177,7 +190,7 @@ def comm(name: str, world: int, gpus: int) -> CommSpec:
 
 
 def audit(question: Question, launch: Launch, note: Note) -> Audit:
-    """Measure every aggregation at every stage, then choose recipes and prove them.
+    """Measure every aggregation at every stage, choose and prove recipes, try the collectives.
 
     `note` is told each step before it is done.
     """
@@ -193,6 +206,9 @@ def audit(question: Question, launch: Launch, note: Note) -> Audit:
                 return found
             found.cells.append(Cell.of(loss, zero, record))
     found.recipes = _recipes(found, launch, note)
+    for name in question.surveyed:
+        note(f"collectives on {name}")
+        found.surveys.append(Survey.of(name, launch(_survey(question, name))))
     found.seconds = time.monotonic() - started
     return found
 
@@ -217,6 +233,13 @@ def _recipes(found: Audit, launch: Launch, note: Note) -> list[Recipe]:
             recipes.append(Recipe(candidate, text, tuple(proof)))
             left = [zero for zero in left if zero not in recipes[-1].right_at]
     return recipes
+
+
+def _survey(question: Question, name: CommName) -> Trial:
+    comm = question.comm.model_copy(update={"name": name})
+    scenario = doctor_collectives.SCENARIO
+    options = doctor_collectives.OPTIONS
+    return question.trial(scenario=scenario, comm=comm, options=options, gradient_check=False)
 
 
 def stack(found: Audit) -> str:

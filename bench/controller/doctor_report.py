@@ -10,7 +10,9 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from bench.controller import doctor_collectives
 from bench.controller.doctor import Audit, losses
+from bench.controller.doctor_collectives import Survey
 from bench.controller.doctor_recipe import Cell, Recipe
 from bench.controller.self_test import UNTOUCHED, Mutant
 
@@ -24,6 +26,8 @@ def show(audit: Audit, console: Console) -> None:
     _matrix(audit, console)
     for recipe in audit.recipes:
         _recipe(recipe, console)
+    for survey in audit.surveys:
+        _survey(survey, console)
     console.print(f"\n{answer(audit)}", highlight=False, soft_wrap=True)
     console.print(f"{audit.seconds:.0f} s", style="dim", highlight=False)
 
@@ -52,6 +56,15 @@ def as_json(audit: Audit) -> dict[str, Any]:
                 "proof": [_cell(cell) for cell in one.proof],
             }
             for one in audit.recipes
+        ],
+        "collectives": [
+            {
+                "comm": one.comm,
+                "cases": len(one.cases),
+                "broken": one.broken,
+                "missing": one.missing,
+            }
+            for one in audit.surveys
         ],
         "right": audit.right,
         "answer": answer(audit),
@@ -127,9 +140,10 @@ def _versions(audit: Audit, console: Console) -> None:
 
 def _matrix(audit: Audit, console: Console) -> None:
     stages = audit.question.stages
-    table = Table("loss aggregation", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("loss aggregation", no_wrap=True)
     for zero in stages:
-        table.add_column(f"ZeRO {zero}")
+        table.add_column(f"ZeRO {zero}", overflow="fold")
     known = {(cell.loss, cell.zero): cell for cell in audit.cells}
     for loss in losses():
         table.add_row(loss, *(_styled(known[loss, zero]) for zero in stages))
@@ -156,6 +170,18 @@ def _recipe(recipe: Recipe, console: Console) -> None:
         console.print(Syntax(recipe.source, "python", background_color="default"))
     else:
         console.file.write(recipe.source)
+
+
+def _survey(survey: Survey, console: Console) -> None:
+    head = f"{len(survey.broken)} of {len(survey.cases)} forms of the differentiable collectives"
+    console.print(f"\n{head} are broken on the groups of sequence parallelism, {survey.comm}")
+    table = Table("collective", "with", "fault", box=None, pad_edge=False, show_header=False)
+    for line in doctor_collectives.lines(survey.broken):
+        table.add_row(line.collective, "\n".join(line.variants), line.fault)
+    if survey.broken:
+        console.print(table)
+    if survey.missing:
+        console.print(f"  not all were tried: {survey.missing}", style="red", highlight=False)
 
 
 def _fault(cell: Cell) -> str:
