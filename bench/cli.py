@@ -15,6 +15,7 @@ import typer
 
 from bench import __version__
 from bench.cli_audit import audit
+from bench.cli_doctor import doctor
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
 from bench.cli_trace import trace
@@ -58,6 +59,7 @@ app.add_typer(environments, name="env")
 app.command()(audit)
 app.command()(trace)
 app.command()(predict)
+app.command()(doctor)
 
 Results = Annotated[Path, typer.Argument(help="A results folder.", metavar="RESULTS")]
 

@@ -96,7 +96,7 @@ def _first_step(
 
         def check() -> None:
             enter("gradient")
-            found[0] = _gradient_error(rank, trainer, reference)
+            found[0] = gradient_error(rank, trainer, reference)
 
         check_or_not = check if rank.configuration.gradient_check else _nothing
         losses.append(trainer.step(enter, warmup, check_or_not))
@@ -104,7 +104,8 @@ def _first_step(
     return found[0], counts
 
 
-def _gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
+def gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
+    """What the optimizer would consume on this rank, judged; call it before the optimizer steps."""
     # optimizers for 16 bit scale the loss and divide the gradient by as much when they step
     loss_scale = float(getattr(trainer.engine.optimizer, "loss_scale", 1.0))
 
