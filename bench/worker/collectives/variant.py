@@ -7,7 +7,7 @@ from typing import Dict, List, Tuple
 
 Shape = Tuple[int, ...]
 
-PART: Shape = (2, 3)
+PART: Shape = (3, 4)
 """What one rank contributes to a plain collective."""
 HEAD_DIM = 3
 TOKENS = 2
