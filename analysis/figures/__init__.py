@@ -8,6 +8,7 @@ from analysis.figures import throughput
 throughput(load("results/quick")).savefig("throughput.svg")
 """
 
+from analysis.figures.collectives import bandwidth, collectives
 from analysis.figures.cost import cost
 from analysis.figures.display import rendered, show, show_table
 from analysis.figures.gradient import gradient_audit, gradient_table
@@ -18,6 +19,8 @@ from analysis.figures.style import alt_text
 
 __all__ = [
     "alt_text",
+    "bandwidth",
+    "collectives",
     "cost",
     "gradient_audit",
     "gradient_table",
