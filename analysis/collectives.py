@@ -139,8 +139,13 @@ def kind_of(cell: str) -> str:
     return max((_kind(part) for part in cell.replace(" / ", "; ").split("; ")), key=SEVERITY.index)
 
 
+def says_nothing(cell: str) -> bool:
+    """Whether nothing was run there."""
+    return cell in (NOT_RUN, NOT_EMULATED, "absent", "unknown signature")
+
+
 def _kind(text: str) -> str:
-    if text.startswith(("ok", NOT_RUN, NOT_EMULATED, "absent")):
+    if text == "ok" or says_nothing(text):
         return "ok"
     if text.startswith(("wrong", "gradient ×", "value ×")):
         return "wrong"

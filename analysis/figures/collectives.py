@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.collectives import Matrix, Row, is_emulated, kind_of, matrix, timings
+from analysis.collectives import Matrix, Row, is_emulated, kind_of, matrix, says_nothing, timings
 from analysis.figures.style import (
     FAILED,
     FAILED_HATCH,
@@ -34,7 +34,7 @@ COLOURS = {
     "crash": VERDICT_COLOURS["scaled"],
 }
 MEANING = {
-    "ok": "ok, absent or not run",
+    "ok": "ok",
     "no gradient": "no gradient",
     "wrong": "wrong on some rank, without an error",
     "error": "some rank raises",
@@ -164,7 +164,7 @@ def _draw(
     for y, row in enumerate(rows):
         for x, cell in enumerate(row.cells[: len(columns)]):
             kind = kind_of(cell)
-            back, fore = COLOURS[kind]
+            back, fore = FAILED if says_nothing(cell) else COLOURS[kind]
             tile(ax, x, y, back, FAILED_HATCH if kind in HATCHED else "")
             text = wrapped(cell.replace("; ", "\n"), wide, lines=2)
             ax.text(x + 0.5, y + 0.5, text, color=fore, fontsize=5.5, **on_tile(back))

@@ -9,11 +9,6 @@
     running     case after case on real process groups
     timing      bandwidth and latency at the sizes of sequence parallelism
 
-For other programs: `run_cases(partitions_of(world, sp), device, note, cases=cases(("sp",)))` works
-in any process with an initialised default process group.
+For other programs: `running.run_cases(running.partitions_of(world, sp), device, note,
+cases=catalogue.cases(("sp",)))` works in any process with an initialised default process group.
 """
-
-from bench.worker.collectives.catalogue import Case, absent, cases, unknown
-from bench.worker.collectives.running import PeerLost, partitions_of, run_cases
-
-__all__ = ["Case", "PeerLost", "absent", "cases", "partitions_of", "run_cases", "unknown"]

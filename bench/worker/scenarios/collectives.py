@@ -10,24 +10,24 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any, Dict, List
 
-from bench.worker import collectives
-from bench.worker.collectives import Case, timing
-from bench.worker.collectives.catalogue import MODULES
+from bench.worker.collectives import catalogue, timing
+from bench.worker.collectives.catalogue import MODULES, Case
+from bench.worker.collectives.running import partitions_of, run_cases
 from bench.worker.rank import Rank
 
 
 def run(rank: Rank) -> Dict[str, Any]:
     """Run the cases on the world and on the sequence-parallel groups; findings are in the rows."""
     c = rank.configuration
-    partitions = collectives.partitions_of(c.world, c.sp)
+    partitions = partitions_of(c.world, c.sp)
     # the emulation of NCCL reaches this one module; the others would show gloo under its name
     modules = ("nn",) if c.comm.emulated else tuple(MODULES)
-    wanted = _chosen(collectives.cases(tuple(partitions), modules), c.options)
+    wanted = _chosen(catalogue.cases(tuple(partitions), modules), c.options)
     if rank.index == 0:
         rank.row(event="plan", cases=len(wanted))
         for status, names in (
-            ("absent", collectives.absent(modules)),
-            ("unknown signature", collectives.unknown(modules)),
+            ("absent", catalogue.absent(modules)),
+            ("unknown signature", catalogue.unknown(modules)),
         ):
             for name in names:
                 rank.row(event="listed", collective=name, status=status)
@@ -36,7 +36,7 @@ def run(rank: Rank) -> Dict[str, Any]:
         rank.enter(fields["collective"][:20])
         rank.row(**fields)
 
-    collectives.run_cases(
+    run_cases(
         partitions,
         rank.device,
         note,
