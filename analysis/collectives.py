@@ -129,6 +129,13 @@ def column_of(record: Content) -> str:
     return f"{config['environment']['name']} ({version}) {config['comm']['name']}"
 
 
+def variants_of(row: Row) -> str:
+    """A row's arguments as text; `defaults` where they are among others."""
+    if row.variants == ("",):
+        return ""
+    return ", ".join(variant or "defaults" for variant in row.variants)
+
+
 def is_emulated(column: str) -> bool:
     """Whether a column's communication is the emulation of NCCL."""
     return column.endswith("nccl_over_gloo")

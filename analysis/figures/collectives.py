@@ -9,7 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.collectives import Matrix, Row, is_emulated, kind_of, matrix, says_nothing, timings
+from analysis.collectives import (
+    Matrix,
+    Row,
+    is_emulated,
+    kind_of,
+    matrix,
+    says_nothing,
+    timings,
+    variants_of,
+)
 from analysis.figures.style import (
     FAILED,
     FAILED_HATCH,
@@ -140,7 +149,7 @@ def bandwidth(folder: Path | str, frame: pd.DataFrame) -> Figure:
 
 def _label(row: Row, forms: tuple[str, ...]) -> str:
     """`nn.gather (root=last) on sp\\nsliced`."""
-    variants = ", ".join(filter(None, row.variants))
+    variants = variants_of(row)
     text = ", ".join(row.collectives) + (f" ({variants})" if variants else "")
     groups = ", ".join(filter(None, row.groups))
     text += f" on {groups}" if groups else ""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.collectives import Matrix, Row, is_emulated, kind_of, matrix, timings
+from analysis.collectives import Matrix, Row, is_emulated, kind_of, matrix, timings, variants_of
 
 NOTEBOOKS = ("collectives",)
 STYLES = {"ok": "green", "no gradient": "yellow", "lost": "yellow"}
@@ -48,9 +48,8 @@ def legend(found: Matrix) -> str:
 
 def arguments(row: Row, forms: tuple[str, ...]) -> tuple[str, str, str, str]:
     """A row's first four columns as text: collectives, variants, groups, upstream gradients."""
-    variants = ", ".join(filter(None, row.variants))
     upstream = "" if set(row.forms) in ({""}, set(forms)) else ", ".join(row.forms)
-    return ", ".join(row.collectives), variants, ", ".join(row.groups), upstream
+    return ", ".join(row.collectives), variants_of(row), ", ".join(row.groups), upstream
 
 
 def bandwidth_table(column: str, rows: pd.DataFrame) -> Table:

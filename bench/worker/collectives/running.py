@@ -3,8 +3,9 @@
 After each case all ranks tell each other through the store (never through a collective, which may
 be what just failed) that they are out of it. Where any of them was not fine, messages may still be
 under way and sequence numbers differ: the groups are made anew. A collective whose peers never
-come is given up by gloo after `patience_s`; a rank that does not come back even so has to be
-ended from outside, and `PeerLost` is what the others then raise.
+come is given up by gloo after `patience_s`, or sooner where the same collective hung before in
+another form; a rank that does not come back even so has to be ended from outside, and `PeerLost`
+is what the others then raise.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import itertools
 import re
 import time
 from datetime import timedelta
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 import torch.distributed as dist
@@ -30,6 +31,9 @@ Note = Callable[..., None]
 Partition = Sequence[Sequence[int]]
 """Groups of global ranks that run a case side by side."""
 
+PATIENCE_S = 10.0
+"""Long enough for a machine with many times more processes than cores."""
+_AGAIN = 0.2  # of the patience, for other forms of what hung
 _NCCL_PATIENCE_S = 60.0  # its first collective on a group sets up connections
 _runs = itertools.count()
 
@@ -44,7 +48,7 @@ def run_cases(
     note: Note,
     *,
     cases: Sequence[Case],
-    patience_s: float = 3.0,
+    patience_s: float = PATIENCE_S,
 ) -> None:
     """Run `cases` on the groups of `partitions`; every rank of the default group must call this.
 
@@ -60,18 +64,24 @@ def run_cases(
     if device.type == "cuda":
         patience_s = max(patience_s, _NCCL_PATIENCE_S)
     meeting = _Meeting(patience_s)
-    groups = {name: _new_groups(partition, patience_s) for name, partition in partitions.items()}
+    groups = {name: _Groups(partition) for name, partition in partitions.items()}
+    hung: Set[Tuple[str, str, str]] = set()
     for case in cases:
-        group, ranks = groups[case.group]
-        fine = True
+        family = (case.collective, case.variant.label, case.group)
+        patience = patience_s * (_AGAIN if family in hung else 1.0)
+        group, ranks = groups[case.group].with_patience(patience)
+        status = "ok"
         if dist.get_rank() in ranks:
             note(event="begin", ranks=list(ranks), **case.fields)
             place = Place(group, ranks, ranks.index(dist.get_rank()), case.variant)
-            found = _attempt(case, place, device, patience_s)
+            found = _attempt(case, place, device, patience)
             note(event="end", **found, **case.fields)
-            fine = found["status"] not in ("error", "hang")
-        if not meeting.all_fine(fine, case.name):
-            groups[case.group] = _new_groups(partitions[case.group], patience_s)
+            status = found["status"]
+        statuses = meeting.statuses(status, case.name)
+        if statuses & {"error", "hang"}:
+            groups[case.group].discard()
+        if "hang" in statuses:
+            hung.add(family)
     meeting.part()
 
 
@@ -175,18 +185,17 @@ class _Meeting:
         # forward and backward may each wait once, and a machine may be slow
         self._wait = timedelta(seconds=4 * patience_s + 10)
 
-    def all_fine(self, fine: bool, case: str) -> bool:
-        """Whether every rank was; waits until each is out of `case`."""
-        keys = [
-            f"collectives/{self._run}/{self._number}/{rank}" for rank in range(dist.get_world_size())
-        ]
+    def statuses(self, status: str, case: str) -> Set[str]:
+        """Everybody's status; waits until each is out of `case`."""
+        at = f"collectives/{self._run}/{self._number}"
+        keys = [f"{at}/{rank}" for rank in range(dist.get_world_size())]
         self._number += 1
-        self._store.set(keys[dist.get_rank()], "1" if fine else "0")
+        self._store.set(keys[dist.get_rank()], status)
         try:
             self._store.wait(keys, self._wait)
         except RuntimeError as error:  # DistStoreError is one
             raise PeerLost(f"a rank did not come out of {case}") from error
-        return all(self._store.get(key) == b"1" for key in keys)
+        return {self._store.get(key).decode() for key in keys}
 
     def part(self) -> None:
         """Rank 0, which may serve the store, leaves after all others have."""
@@ -196,14 +205,30 @@ class _Meeting:
             self._store.wait(keys, self._wait)
 
 
-def _new_groups(partition: Partition, patience_s: float) -> Tuple[Optional[Any], Tuple[int, ...]]:
-    """The group of this rank and its members; every rank must call this."""
-    mine: Tuple[Optional[Any], Tuple[int, ...]] = (None, ())
-    for ranks in partition:
-        group = dist.new_group(list(ranks), timeout=timedelta(seconds=patience_s))
-        if dist.get_rank() in ranks:
-            mine = (group, tuple(ranks))
-    return mine
+class _Groups:
+    """The process groups of a partition, made when they are needed."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self._patience_s: Optional[float] = None
+        self._mine: Tuple[Optional[Any], Tuple[int, ...]] = (None, ())
+
+    def discard(self) -> None:
+        """Make new ones the next time."""
+        self._patience_s = None
+
+    def with_patience(self, seconds: float) -> Tuple[Optional[Any], Tuple[int, ...]]:
+        """This rank's group, whose collectives give up after so long, and its members.
+
+        Every rank of the default group must call this.
+        """
+        if self._patience_s != seconds:
+            self._patience_s = seconds
+            for ranks in self._partition:
+                group = dist.new_group(list(ranks), timeout=timedelta(seconds=seconds))
+                if dist.get_rank() in ranks:
+                    self._mine = (group, tuple(ranks))
+        return self._mine
 
 
 def partitions_of(world: int, sp: int) -> Dict[str, List[List[int]]]:

@@ -12,7 +12,7 @@ from typing import Any, Dict, List
 
 from bench.worker.collectives import catalogue, timing
 from bench.worker.collectives.catalogue import MODULES, Case
-from bench.worker.collectives.running import partitions_of, run_cases
+from bench.worker.collectives.running import PATIENCE_S, partitions_of, run_cases
 from bench.worker.rank import Rank
 
 
@@ -41,7 +41,7 @@ def run(rank: Rank) -> Dict[str, Any]:
         rank.device,
         note,
         cases=wanted,
-        patience_s=float(c.options.get("patience_s", 3.0)),
+        patience_s=float(c.options.get("patience_s", PATIENCE_S)),
     )
     if c.options.get("timing"):
         groups = partitions.get("sp", partitions["world"])
