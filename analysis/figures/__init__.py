@@ -11,6 +11,7 @@ throughput(load("results/quick")).savefig("throughput.svg")
 from analysis.figures.audit import gradient_matrix
 from analysis.figures.compat import compat, compat_table
 from analysis.figures.breakdown import breakdown, overlap_table, volume_table
+from analysis.figures.collectives import bandwidth, collectives
 from analysis.figures.cost import cost
 from analysis.figures.crossover import crossover
 from analysis.figures.display import rendered, show, show_table
@@ -27,6 +28,8 @@ __all__ = [
     "compat",
     "compat_table",
     "breakdown",
+    "bandwidth",
+    "collectives",
     "cost",
     "crossover",
     "fitted",
