@@ -91,6 +91,9 @@ class ModelSpec(Frozen):
     rope_theta: float = Field(default=10000.0, gt=0)
     norm_eps: float = Field(default=1e-5, gt=0)
     activation_checkpointing: bool = False
+    loss_tiles: int = Field(default=1, gt=0)
+    """Parts of a shard's tokens whose logits are computed, and computed again in backward, one
+    after another; 1: all at once, and kept."""
 
     @property
     def head_dim(self) -> int:
@@ -222,7 +225,8 @@ class Configuration(Frozen):
 
         Whatever changes the mathematics is in it; how the work is split over ranks is not.
         """
-        model = self.model.model_dump(mode="json", exclude={"name", "activation_checkpointing"})
+        execution = {"name", "activation_checkpointing", "loss_tiles"}
+        model = self.model.model_dump(mode="json", exclude=execution)
         data = {
             "seed": self.seed,
             "mask": self.mask,

@@ -32,6 +32,7 @@ def test_a_default_that_is_spelt_out_is_the_same_configuration():
         pytest.param({"environment": factories.environment("other")}, id="environment-name"),
         pytest.param({"comm": CommSpec(name="gloo")}, id="comm"),
         pytest.param({"memory_limit": 2**30}, id="memory-limit"),
+        pytest.param({"model": factories.TINY.model_copy(update={"loss_tiles": 2})}, id="tiles"),
     ],
 )
 def test_hash_tells_configurations_apart(fields):
@@ -61,7 +62,8 @@ def test_reference_is_shared_by_what_only_splits_the_work():
     assert factories.configuration(world=8, sp=4).reference_key == key  # dp is 2 in both
     assert factories.configuration(sp=4).reference_key != key
     assert factories.configuration(seed=1).reference_key != key
-    renamed = factories.TINY.model_copy(update={"name": "x", "activation_checkpointing": True})
+    execution = {"name": "x", "activation_checkpointing": True, "loss_tiles": 4}
+    renamed = factories.TINY.model_copy(update=execution)
     assert factories.configuration(model=renamed).reference_key == key
 
 
