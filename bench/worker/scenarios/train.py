@@ -37,8 +37,8 @@ def run(rank: Rank) -> Dict[str, Any]:
     busy_s = _busy_seconds(c.options)
     cuda = rank.device.type == "cuda"
     meter = memory.CudaMemory() if cuda else memory.CpuMemory(rank.shared_bytes)
-    memory.limit(rank.device.type, c.memory_limit)
     mesh = Mesh.create(c.sp)
+    memory.limit(rank.device.type, c.memory_limit)  # the stacks of gloo's threads do not count
     reference = Reference(rank.reference, c.model)
     trainer = Trainer(c, mesh, reference, rank.device)
     make_clock = clock.CudaClock if cuda else clock.CpuClock
