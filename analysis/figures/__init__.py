@@ -8,6 +8,7 @@ from analysis.figures import throughput
 throughput(load("results/quick")).savefig("throughput.svg")
 """
 
+from analysis.figures.capacity import frontier, memory_components
 from analysis.figures.cost import cost
 from analysis.figures.display import rendered, show, show_table
 from analysis.figures.gradient import gradient_audit, gradient_table
@@ -19,9 +20,11 @@ from analysis.figures.style import alt_text
 __all__ = [
     "alt_text",
     "cost",
+    "frontier",
     "gradient_audit",
     "gradient_table",
     "memory",
+    "memory_components",
     "phases",
     "rendered",
     "scaling",

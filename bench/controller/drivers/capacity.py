@@ -118,6 +118,7 @@ def _attempt(search: Search, trial: Trial, units: int, launch: Launch) -> None:
             "seq_len": seq_len,
             "status": made.status.value,
             "reason": made.reason,
+            "predicted": _predicted(inner),
             "peak_bytes": max((rank.peak_bytes for rank in made.memory), default=None),
             "seconds": round(made.duration_s, 3),
             "log": made.log,
@@ -130,6 +131,12 @@ def _attempt(search: Search, trial: Trial, units: int, launch: Launch) -> None:
         search.bracket.learn(units, False)
     else:
         search.ended = made
+
+
+def _predicted(c: Configuration) -> dict[str, Any]:
+    """The peak that theory expects of an attempt [bytes]: all that is allocated counts."""
+    peak = theory.peak_memory(theory.training_of(c))
+    return {"moment": peak.moment, "bytes": peak.total, "components": peak.components()}
 
 
 def _record(trial: Trial, search: Search, started: str, duration_s: float) -> Record:
