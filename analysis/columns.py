@@ -32,6 +32,7 @@ AXES = {
     "model.ffn": Column("int64", "width of the SwiGLU [elements]"),
     "model.vocab": Column("int64", "size of the vocabulary"),
     "model.activation_checkpointing": Column("bool", "layers are recomputed in backward"),
+    "model.loss_tiles": Column("int64", "parts in which logits and loss are computed"),
     "dtype": Column("str", "of weights and activations"),
     "mask": Column("str", "which labels are ignored"),
     "micro_batch": Column("int64", "sequences per data-parallel replica and step"),
@@ -111,6 +112,7 @@ def axes_of(config: Content) -> dict[str, Any]:
         {
             "model": model["name"],
             "model.activation_checkpointing": bool(model["activation_checkpointing"]),
+            "model.loss_tiles": int(model.get("loss_tiles", 1)),  # older records have none
             "world": world,
             "sp": sp,
             "dp": world // sp,

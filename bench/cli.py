@@ -18,8 +18,8 @@ from bench.cli_audit import audit
 from bench.cli_doctor import doctor
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
-from bench.cli_trace import trace
 from bench.cli_predict import predict
+from bench.cli_trace import trace
 
 FAILED = 1
 INTERRUPTED = 130

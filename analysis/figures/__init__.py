@@ -9,9 +9,10 @@ throughput(load("results/quick")).savefig("throughput.svg")
 """
 
 from analysis.figures.audit import gradient_matrix
-from analysis.figures.compat import compat, compat_table
 from analysis.figures.breakdown import breakdown, overlap_table, volume_table
+from analysis.figures.capacity import frontier, memory_components
 from analysis.figures.collectives import bandwidth, collectives
+from analysis.figures.compat import compat, compat_table
 from analysis.figures.cost import cost
 from analysis.figures.crossover import crossover
 from analysis.figures.display import rendered, show, show_table
@@ -25,19 +26,21 @@ from analysis.figures.style import alt_text
 
 __all__ = [
     "alt_text",
+    "bandwidth",
+    "breakdown",
+    "collectives",
     "compat",
     "compat_table",
-    "breakdown",
-    "bandwidth",
-    "collectives",
     "cost",
     "crossover",
     "fitted",
+    "frontier",
     "gradient_audit",
     "gradient_matrix",
     "gradient_table",
     "held_out",
     "memory",
+    "memory_components",
     "overlap_table",
     "phases",
     "predicted_splits",

@@ -45,7 +45,7 @@ def run(rank: Rank) -> Dict[str, Any]:
     path = trace_path(rank)
     details = report.write(path, found, rank.configuration)
     details["trace"] = str(path.relative_to(path.parents[1]))
-    return {**fields, "details": details}
+    return {**fields, "details": {**fields["details"], **details}}
 
 
 def trace_path(rank: Rank) -> Path:
