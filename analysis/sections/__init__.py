@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-GENERAL = ("upgrade_or_workaround", "gradient_error", "scaling")
+GENERAL = ("upgrade_or_workaround", "gradient_error", "scaling", "prediction")
 """Notebooks on trials that train."""
 
 

@@ -42,6 +42,7 @@ class ModelSchema:
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     activation_checkpointing: bool = False
+    loss_tiles: int = 1
 
 
 @dataclass

@@ -5,6 +5,8 @@ d head size, e bytes per element, L layers, h hidden, f SwiGLU width, V vocabula
 Imports on every interpreter that we measure: Python 3.9 or later, standard library only.
 """
 
+from bench.theory.cluster import Cluster, Efficiencies, Link
+from bench.theory.crossover import ring_layer_s, ring_over_ulysses, ulysses_layer_s
 from bench.theory.flops import (
     causal_share,
     hardware_flops_per_step,
@@ -24,6 +26,34 @@ from bench.theory.memory import (
     logits_bytes,
     model_state_bytes,
 )
+from bench.theory.peak import (
+    PeakMemory,
+    Training,
+    layer_activation_bytes,
+    longest_sequence,
+    moments,
+    peak_memory,
+    saved_activation_bytes,
+    training_of,
+)
+from bench.theory.plausible import (
+    Observation,
+    impossible,
+    marginal_rate,
+    rate,
+    step_seconds,
+    weight_bytes,
+)
+from bench.theory.step_time import (
+    StepTime,
+    Work,
+    all_to_all_s,
+    gradient_bytes,
+    rank_memory_bytes,
+    reduction_s,
+    step_time,
+    work_per_rank,
+)
 from bench.theory.traffic import (
     PassBytes,
     all_to_all_bus_bandwidth,
@@ -34,23 +64,51 @@ from bench.theory.traffic import (
 
 __all__ = [
     "LOGITS_COPIES",
+    "Cluster",
+    "Efficiencies",
+    "Link",
     "ModelStateBytes",
+    "Observation",
     "PassBytes",
+    "PeakMemory",
+    "StepTime",
+    "Training",
+    "Work",
     "activation_bytes",
     "all_to_all_bus_bandwidth",
+    "all_to_all_s",
     "causal_share",
+    "gradient_bytes",
     "hardware_flops_per_step",
+    "impossible",
+    "layer_activation_bytes",
     "layer_matmul_parameters",
     "live_layer_bytes",
     "logits_bytes",
+    "longest_sequence",
+    "marginal_rate",
     "matmul_parameters",
     "model_flops_per_step",
     "model_flops_per_token",
     "model_state_bytes",
+    "moments",
+    "peak_memory",
+    "rank_memory_bytes",
+    "rate",
+    "reduction_s",
     "ring_bytes_per_layer",
+    "ring_layer_s",
+    "ring_over_ulysses",
+    "saved_activation_bytes",
+    "step_seconds",
+    "step_time",
     "tokens_per_second",
     "total_parameters",
+    "training_of",
     "ulysses_bytes_per_layer",
     "ulysses_bytes_per_step",
+    "ulysses_layer_s",
     "utilization",
+    "weight_bytes",
+    "work_per_rank",
 ]

@@ -1,0 +1,148 @@
+"""A prediction for people and for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from analysis.prediction.splits import Recommendation, Setting, Split
+
+if TYPE_CHECKING:
+    from analysis.prediction.fit import Fit
+
+COLUMNS = ("split", "step s", "at least", "at most", "tokens/s/GPU", "MFU", "GB/GPU", "limit")
+MOST_RESIDUALS = 12
+
+
+def show_splits(
+    setting: Setting, splits: Sequence[Split], best: Split | None, console: Console
+) -> None:
+    """One line for each split; the recommended one is marked."""
+    table = Table(box=None, header_style="bold", collapse_padding=True, pad_edge=False)
+    for name in COLUMNS:
+        justify: Literal["left", "right"] = "left" if name in ("split", "limit") else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "limit")
+    for split in splits:
+        mark = "bold" if split is best else "dim" if not split.fits else ""
+        table.add_row(*_cells(split), style=mark)
+    console.print(
+        f"{setting.model.name}, {setting.seq_len:,} tokens, {setting.micro_batch} sequence a "
+        f"replica, ZeRO {setting.zero}, {setting.dtype}, {setting.gpus:,} × {setting.cluster.name}"
+        f"{', activation checkpointing' if setting.model.activation_checkpointing else ''}",
+        highlight=False,
+    )
+    console.print(table)
+    console.print(
+        "At least: every resource behind the slowest; at most: one after the other."
+        f"{'' if all(split.fits for split in splits) else ' !: more than a GPU has.'}",
+        highlight=False,
+    )
+
+
+def show_basis(setting: Setting, fitted: Fit | None, console: Console) -> None:
+    """Where the efficiencies come from, and how well they explain what was recorded."""
+    e = setting.efficiencies
+    shares = [f"{name} {_percent(getattr(e, name))}" for name in ("matmul", "attention")]
+    shares += [f"all-to-all {_percent(e.all_to_all)}", f"gradient reduction {_percent(e.gradient)}"]
+    overhead = e.step_overhead_s + setting.model.layers * e.layer_overhead_s
+    text = f"{', '.join(shares)} of the peak rates, {1000 * overhead:,.1f} ms fixed a step"
+    if fitted is None:
+        console.print(f"Efficiencies are assumed, not fitted: {text}.", highlight=False)
+        return
+    console.print(
+        f"Efficiencies are fitted to {len(fitted.residuals)} configurations: {text}.",
+        highlight=False,
+    )
+    worst = sorted(fitted.residuals, key=lambda one: -abs(one.relative))
+    console.print(
+        f"Residuals: median {_percent(fitted.error)}, largest {_percent(abs(worst[0].relative))}.",
+        highlight=False,
+    )
+    for one in worst[:MOST_RESIDUALS]:
+        console.print(
+            f"  {one.relative:+7.1%}  recorded {one.point.step_s:.4f} s, "
+            f"fitted {one.predicted_s:.4f} s: {one.point.label}",
+            highlight=False,
+        )
+    if len(worst) > MOST_RESIDUALS:
+        console.print(f"  … and {len(worst) - MOST_RESIDUALS:,} smaller ones", highlight=False)
+
+
+def as_json(
+    setting: Setting,
+    splits: Sequence[Split],
+    recommendation: Recommendation | None,
+    fitted: Fit | None,
+    impossible: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The same for programs: seconds, bytes, shares of 1."""
+    best = None if recommendation is None else recommendation.split.name
+    return {
+        "model": setting.model.model_dump(),
+        "cluster": setting.cluster.name,
+        "gpus": setting.gpus,
+        "seq_len": setting.seq_len,
+        "micro_batch": setting.micro_batch,
+        "zero": setting.zero,
+        "dtype": setting.dtype,
+        "efficiencies": vars(setting.efficiencies),
+        "fitted_configurations": 0 if fitted is None else len(fitted.residuals),
+        "residuals": [
+            {
+                "configuration": one.point.label,
+                "recorded_s": one.point.step_s,
+                "fitted_s": one.predicted_s,
+            }
+            for one in (() if fitted is None else fitted.residuals)
+        ],
+        "impossible": list(impossible),
+        "splits": [_entry(split) for split in splits],
+        "recommended": best,
+        "reason": None if recommendation is None else recommendation.reason,
+    }
+
+
+def _cells(split: Split) -> tuple[str, ...]:
+    step = split.step
+    return (
+        split.name,
+        _quantity(step.predicted),
+        _quantity(step.overlapped),
+        _quantity(step.serial),
+        _quantity(split.tokens_per_s_per_gpu),
+        _percent(split.mfu),
+        _quantity(split.memory_bytes / 1e9) + ("" if split.fits else " !"),
+        split.limit,
+    )
+
+
+def _entry(split: Split) -> dict[str, Any]:
+    step = split.step
+    return {
+        "sp": split.sp,
+        "dp": split.dp,
+        "step_s": step.predicted,
+        "all_overlapped_s": step.overlapped,
+        "none_overlapped_s": step.serial,
+        "resources_s": step.resources,
+        "overhead_s": step.overhead,
+        "tokens_per_s_per_gpu": split.tokens_per_s_per_gpu,
+        "mfu": split.mfu,
+        "memory_bytes": split.memory_bytes,
+        "fits": split.fits,
+        "limit": split.limit,
+    }
+
+
+def _quantity(value: float) -> str:
+    """Three digits, or all before the decimal point."""
+    decimals = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:,.{decimals}f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,164 @@
+"""`spbench predict`: what every split of a cluster would do."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from bench.cli_errors import one_line
+
+if TYPE_CHECKING:
+    from analysis.prediction.files import ClusterSpec
+    from analysis.prediction.fit import Fit
+    from analysis.prediction.splits import Setting, Split
+    from bench.theory import Cluster
+
+NOTHING_FITS = 1
+
+
+class Dtype(str, Enum):
+    """Of weights and activations."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+class PredictionFormat(str, Enum):
+    """What `predict` prints."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def predict(
+    model: Annotated[str, typer.Option(help="A model in conf/model.")] = "8b",
+    cluster: Annotated[
+        str, typer.Option(help="A cluster in conf/cluster, or a YAML file like those.")
+    ] = "h100",
+    gpus: Annotated[int, typer.Option(help="GPUs (on this-machine: ranks).")] = 8,
+    seq_len: Annotated[int, typer.Option(help="Global sequence length [tokens].")] = 131072,
+    zero: Annotated[int, typer.Option(min=0, max=3, help="ZeRO stage.")] = 3,
+    micro_batch: Annotated[int, typer.Option(help="Sequences per data-parallel replica.")] = 1,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Recompute activations in backward.")
+    ] = False,
+    dtype: Annotated[
+        Optional[Dtype],
+        typer.Option(help="Default: bfloat16; float32 on this-machine."),
+    ] = None,
+    results: Annotated[
+        Optional[Path],
+        typer.Option(help="Fit the efficiencies to the trials of this folder, of that cluster."),
+    ] = None,
+    to: Annotated[PredictionFormat, typer.Option("--format", help="Format.")] = (
+        PredictionFormat.TABLE
+    ),
+    figure: Annotated[
+        Optional[Path], typer.Option(help="Draw the splits into this file (svg, png, pdf).")
+    ] = None,
+    remeasure: Annotated[
+        bool, typer.Option("--remeasure", help="Measure this-machine again.")
+    ] = False,
+) -> None:
+    """Predict step time, throughput, MFU, memory and the limit of every sp x dp split.
+
+    Exit code 1 where no split has enough memory.
+
+    Example: spbench predict --model 8b --cluster h100 --gpus 32 --seq-len 131072 --checkpointing
+    """
+    import json
+
+    from rich.console import Console
+
+    from analysis.prediction.files import THIS_MACHINE, model_named
+    from analysis.prediction.splits import NothingFits, Setting, predict_splits, recommend
+    from analysis.prediction.table import as_json, show_basis, show_splits
+    from analysis.reading import AnalysisError
+
+    with one_line(AnalysisError):
+        machine = _cluster(cluster, gpus, remeasure)
+        fitted, impossible = (None, []) if results is None else _fitted(results, machine.cluster)
+        chosen = dtype or (Dtype.FLOAT32 if cluster == THIS_MACHINE else Dtype.BFLOAT16)
+        setting = Setting(
+            model=model_named(model, checkpointing),
+            cluster=machine.cluster,
+            efficiencies=machine.assumed if fitted is None else fitted.efficiencies(zero),
+            gpus=gpus,
+            seq_len=seq_len,
+            zero=zero,
+            micro_batch=micro_batch,
+            dtype=chosen.value,
+        )
+        splits = predict_splits(setting)
+    try:
+        recommendation, refusal = recommend(setting, splits), None
+    except NothingFits as nothing:
+        recommendation, refusal = None, str(nothing)
+    if to is PredictionFormat.JSON:
+        typer.echo(
+            json.dumps(as_json(setting, splits, recommendation, fitted, impossible), indent=2)
+        )
+    else:
+        console = Console()
+        show_basis(setting, fitted, console)
+        for text in impossible:
+            console.print(f"Impossible: {text}.", highlight=False)
+        best = recommendation.split if recommendation else None
+        show_splits(setting, splits, best, console)
+        if recommendation:
+            typer.echo(f"recommended: {recommendation.split.name}: {recommendation.reason}")
+    if figure is not None:
+        _draw(setting, splits, figure)
+    if refusal is not None:
+        typer.echo(f"spbench: {refusal}", err=True)
+        raise typer.Exit(NOTHING_FITS)
+
+
+def _cluster(name: str, gpus: int, remeasure: bool) -> ClusterSpec:
+    """The cluster as its file has it, or measured where the file says so."""
+    from analysis.prediction.files import ClusterSpec, cluster_named
+    from analysis.reading import AnalysisError
+    from bench.theory import Efficiencies
+
+    if gpus < 1:
+        raise AnalysisError(f"--gpus {gpus}: must be 1 or more")
+    described = cluster_named(name)
+    if described is not None:
+        return described
+    return ClusterSpec(cluster=this_machine(gpus, remeasure), assumed=Efficiencies())
+
+
+def _fitted(results: Path, cluster: Cluster) -> tuple[Fit, list[str]]:
+    """What the trials of a folder say of the cluster, and which of them cannot be."""
+    from analysis.frame import load
+    from analysis.prediction.checks import objections
+    from analysis.prediction.fit import fit, points_of
+
+    recorded = points_of(load(results))
+    return fit(recorded, cluster), objections(recorded, cluster)
+
+
+def this_machine(ranks: int, remeasure: bool = False) -> Cluster:
+    """The machine at hand as `ranks` ranks see it; measured at first use, then remembered."""
+    from rich.console import Console
+
+    from bench.controller.environments import EnvironmentProblem
+    from bench.controller.this_machine import MeasurementFailed, measured
+
+    with one_line(EnvironmentProblem, MeasurementFailed), Console(stderr=True).status("measuring"):
+        return measured(ranks, remeasure)
+
+
+def _draw(setting: Setting, splits: list[Split], figure: Path) -> None:
+    from analysis.figures.prediction import predicted_splits
+    from analysis.reading import AnalysisError
+
+    with one_line(AnalysisError):
+        try:
+            predicted_splits(setting, splits).savefig(figure)
+        except (OSError, ValueError) as error:
+            raise AnalysisError(f"--figure {figure}: cannot be written: {error}") from error
+    typer.echo(f"figure: {figure}", err=True)

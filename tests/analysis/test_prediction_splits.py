@@ -1,0 +1,74 @@
+"""Splits, their recommendation, and what fits nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from analysis.prediction.splits import CAPACITY, NothingFits, Setting, predict_splits, recommend
+from analysis.reading import AnalysisError
+from bench.theory import Cluster, Efficiencies, Link
+from bench.trial import ModelSpec
+
+MODEL = ModelSpec(name="m", layers=3, hidden=8, heads=4, kv_heads=2, ffn=16, vocab=10)
+CLUSTER = Cluster("c", 8, 1e4, 1e9, 1e7, intra=Link(1e6, 0.0), inter=Link(1e6, 0.0))
+SETTING = Setting(MODEL, CLUSTER, Efficiencies(), gpus=2, seq_len=4, zero=1, dtype="float32")
+
+
+def test_a_split_by_hand() -> None:
+    alone, together = predict_splits(SETTING)
+    assert (alone.name, together.name) == ("sp=1 dp=2", "sp=2 dp=1")
+    # 2.1696 + 0.144 s compute, 52896 bytes in memory, 576 sent, 7776 of gradients.
+    seconds = 2.3136 + 0.0052896 + 0.000576 + 0.007776
+    assert together.step.predicted == pytest.approx(seconds)
+    assert together.tokens_per_s_per_gpu == pytest.approx(4 / seconds / 2)
+    assert together.mfu == pytest.approx(46272 / seconds / 2 / 1e4)
+    assert together.memory_bytes == 23328 + 2880 + 240
+    assert together.fits and together.limit == "compute"
+
+
+def test_only_splits_that_the_worker_would_run() -> None:
+    found = predict_splits(replace(SETTING, gpus=12, seq_len=24))
+    assert [split.sp for split in found] == [1, 2, 4]  # 3, 6 and 12 do not divide 4 heads
+
+
+def test_the_smallest_memory_is_named_where_nothing_fits() -> None:
+    tight = replace(SETTING, cluster=replace(CLUSTER, memory_bytes=20_000))
+    splits = predict_splits(tight)
+    assert all(split.limit == CAPACITY for split in splits)
+    with pytest.raises(NothingFits) as refused:
+        recommend(tight, splits)
+    text = str(refused.value)
+    assert "(sp=2 dp=1)" in text and "--checkpointing, --zero 3, more --gpus" in text
+
+
+def test_the_fastest_that_fits_is_recommended_and_the_reason_names_what_does_not() -> None:
+    splits = predict_splits(SETTING)
+    alone, together = splits
+    assert alone.tokens_per_s_per_gpu > together.tokens_per_s_per_gpu
+    everywhere = recommend(SETTING, splits)
+    assert everywhere.split is alone and "more tokens/s/GPU than sp=2 dp=1" in everywhere.reason
+    tight = replace(SETTING, cluster=replace(CLUSTER, memory_bytes=27_000))
+    found = recommend(tight, predict_splits(tight))
+    assert found.split.name == "sp=2 dp=1"
+    assert "sp=1 dp=2 needs" in found.reason and "the only split that fits" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"gpus": 0}, "--gpus 0: must be 1 or more"),
+        ({"gpus": -8}, "--gpus -8: must be 1 or more"),
+        ({"seq_len": 0}, "--seq-len 0: must be from 1"),
+        ({"micro_batch": 0}, "--micro-batch 0: must be 1 or more"),
+    ],
+)
+def test_impossible_sizes(fields: dict[str, int], said: str) -> None:
+    with pytest.raises(AnalysisError, match=said):
+        predict_splits(replace(SETTING, **fields))
+
+
+def test_ten_thousand_gpus_take_no_time() -> None:
+    found = predict_splits(replace(SETTING, gpus=10_000, seq_len=4096))
+    assert [split.sp * split.dp for split in found] == [10_000] * 3

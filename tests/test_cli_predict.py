@@ -1,0 +1,86 @@
+"""`spbench predict` from outside."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.factories import ok, write
+from tests.test_cli import spbench
+
+FITTING = ("predict", "--checkpointing", "--gpus", "32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (("--model", "8bb"), "--model 8bb: unknown model; allowed: 160m, 1b, 8b, tiny; did you"),
+        (("--cluster", "h10"), "--cluster h10: unknown cluster"),
+        (("--gpus", "0"), "--gpus 0: must be 1 or more"),
+        (("--seq-len", "-1"), "--seq-len -1: must be from 1"),
+        (("--gpus", "5", "--seq-len", "7", "--micro-batch", "0"), "--micro-batch 0"),
+        (("--results", "/nowhere"), "/nowhere"),
+        (("--figure", "/nowhere/figure.svg"), "--figure /nowhere/figure.svg: cannot be written"),
+        (("--cluster", "this-machine", "--gpus", "100"), "at most 64 ranks"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], fragment: str
+) -> None:
+    done = spbench(*FITTING, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("spbench: ") and fragment in done.stderr
+
+
+def test_a_model_that_fits_nowhere_says_what_it_takes() -> None:
+    done = spbench("predict", "--gpus", "1")
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "8b at 131,072 tokens fits on no split of 1 h100: the least is" in line
+
+
+def test_the_table_recommends_with_a_reason() -> None:
+    done = spbench(*FITTING, COLUMNS="120")
+    assert done.returncode == 0, done.stderr
+    assert "Efficiencies are assumed, not fitted" in done.stdout
+    assert "recommended: sp=4 dp=8: sp=2 dp=16 needs 133.1 GB of 80.0" in done.stdout
+
+
+def test_json_holds_every_split_between_its_bounds() -> None:
+    content = json.loads(spbench(*FITTING, "--format", "json").stdout)
+    assert [split["sp"] for split in content["splits"]] == [1, 2, 4, 8, 16, 32]
+    for split in content["splits"]:
+        assert split["all_overlapped_s"] <= split["step_s"] <= split["none_overlapped_s"]
+    assert content["recommended"] == "sp=4 dp=8"
+
+
+def test_ten_thousand_gpus_in_under_five_seconds() -> None:
+    start = time.perf_counter()
+    done = spbench("predict", "--checkpointing", "--gpus", "10000", "--format", "json")
+    assert time.perf_counter() - start < 5
+    assert len(json.loads(done.stdout)["splits"]) == 5
+
+
+def test_a_figure_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "splits.svg"
+    assert spbench(*FITTING, "--figure", str(path)).returncode == 0
+    assert path.read_text().lstrip().startswith("<?xml")
+
+
+def test_too_few_trials_to_fit(tmp_path: Path) -> None:
+    write(tmp_path, ok())
+    done = spbench(*FITTING, "--results", str(tmp_path))
+    assert done.returncode == 2
+    assert "1 configurations with valid step times are too few to fit" in done.stderr
+
+
+def test_recorded_trials_are_fitted_and_impossible_ones_named() -> None:
+    done = spbench(*FITTING, "--results", "results/reference", "--format", "json")
+    content = json.loads(done.stdout)
+    assert content["fitted_configurations"] == 56
+    assert content["impossible"] == []  # far below what an H100 can do
+    assert content["efficiencies"]["matmul"] < 0.01
