@@ -241,8 +241,7 @@ def _outcome(trial: Any) -> Cell:
     """What one trial says."""
     if trial.status != "ok":
         failure = str(trial.failure or trial.status)
-        by_status = trial.status in NAMED_BY_STATUS
-        return Cell("failed", trial.status if by_status else failure.partition(" in ")[0], failure)
+        return Cell("failed", _failure_name(trial.status, failure), failure)
     if not isinstance(trial.gradient_verdict, str):
         return Cell("unknown", "not compared")
     verdict = trial.gradient_verdict
@@ -253,6 +252,14 @@ def _outcome(trial: Any) -> Cell:
     if known and not trial.gradient_ranks_agree:  # without a scale nothing could be compared
         return Cell("mixed", f"{text}, ranks differ")
     return Cell(verdict, text)
+
+
+def _failure_name(status: str, failure: str) -> str:
+    """`IndexError`, or several where ranks raised different things; else the status."""
+    if status in NAMED_BY_STATUS:
+        return status
+    events = (event.partition(" in ") for event in failure.split("; "))
+    return ", ".join(sorted({what for what, place, _ in events if place})) or status
 
 
 def _options(frame: pd.DataFrame) -> list[str]:

@@ -58,7 +58,7 @@ def gradient_matrix(frame: pd.DataFrame) -> Figure:
         notes.append(f"{len(shown)} of {len(found)} groups of environments are shown.")
     if any(len(facet.rows) > MAX_ROWS for facet in shown):
         notes.append(f"Of each group {MAX_ROWS} rows are shown; `spbench audit` shows all.")
-    return finish(figure, _title(found), " ".join(sentences(frame)), notes, legend)
+    return finish(figure, _title(found), " ".join(sentences(frame)).rstrip("."), notes, legend)
 
 
 def _panel(ax: Axes, facet: Facet) -> None:

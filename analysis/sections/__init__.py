@@ -19,8 +19,12 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.audit import is_audit
+
 GENERAL = ("upgrade_or_workaround", "gradient_error", "scaling", "prediction")
 """Notebooks on trials that train."""
+AUDIT = ("gradient_error",)
+"""Those of them that have something to say where single steps were made for their gradients."""
 
 
 def found(frame: pd.DataFrame) -> dict[str, Any]:
@@ -37,7 +41,10 @@ def found(frame: pd.DataFrame) -> dict[str, Any]:
 def notebooks(frame: pd.DataFrame) -> list[str]:
     """Names of the notebooks that have something to say of `frame`, in the report's order."""
     sections = found(frame)
-    general = [] if len(frame) and frame.scenario.isin(sections).all() else list(GENERAL)
+    trained = frame[~frame.scenario.isin(sections)]
+    general = list(AUDIT if is_audit(trained) else GENERAL)
+    if len(frame) and trained.empty:
+        general = []
     return general + [name for section in sections.values() for name in section.NOTEBOOKS]
 
 

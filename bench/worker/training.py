@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.trial import Configuration
 from bench.worker import plugins
 from bench.worker.batch import Batch, global_batch, shard
+from bench.worker.deepspeed_options import Watched
 from bench.worker.mesh import Mesh
 from bench.worker.model import ShardLoss, build
 from bench.worker.reference import Reference
@@ -33,14 +34,17 @@ class Trainer:
     def __init__(
         self, configuration: Configuration, mesh: Mesh, reference: Reference, device: torch.device
     ) -> None:
+        """Raises ValueError for an option in `configuration.deepspeed` that DeepSpeed ignores."""
         core = plugins.load("attention", configuration.attention).build(mesh, configuration.model)
         module = build(configuration.model, core, reference.weights()).to(device)
+        config = Watched(deepspeed_config(configuration))
         self.engine, *_ = deepspeed.initialize(
             model=module,
             model_parameters=list(module.parameters()),
-            config=deepspeed_config(configuration),
+            config=config,
             **mesh.deepspeed_arguments,
         )
+        config.refuse_unasked(configuration.deepspeed)
         self._aggregate = plugins.load("loss", configuration.loss).aggregate
         self._group = mesh.sp_group
         self._batch = _on_device(_shard(configuration, mesh), device)

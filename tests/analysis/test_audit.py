@@ -11,7 +11,7 @@ import pytest
 from analysis.audit import Cell, Facet, cases, facets, is_audit, sentences
 from analysis.frame import load
 from bench.record import GradientError, Record, Status
-from tests.factories import environment, failed, gradient, ok, write
+from tests.factories import environment, error, failed, gradient, ok, write
 
 OLD = environment("torch-2.2", "2.2.2")
 MASKS = ("none", "prompt", "ragged", "empty_shard")
@@ -53,6 +53,15 @@ def texts(facet: Facet) -> dict[tuple[str, ...], tuple[str, ...]]:
         (ok(gradient=gradient(verdict="none", scale=0.0)), ("none", "none", "")),
         (ok(gradient=None), ("unknown", "not compared", "")),
         (failed(), ("failed", "IndexError", "IndexError in backward, ranks 2,3")),
+        (
+            failed(errors=[error(1, "builtins.ValueError"), error(2), error(0), error(3)]),
+            (
+                "failed",
+                "IndexError, ValueError",
+                "IndexError in backward, ranks 0,2,3; ValueError in backward, rank 1",
+            ),
+        ),
+        (failed(errors=[]), ("failed", "error", "the trial ended as error")),
         (failed(Status.HANG), ("failed", "hang", "the trial ended as hang")),
         (failed(Status.UNSUPPORTED), ("failed", "unsupported", "the trial ended as unsupported")),
         (ok(gradient=gradient(ranks_agree=False)), ("mixed", "×1, ranks differ", "")),

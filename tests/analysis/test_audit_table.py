@@ -16,6 +16,7 @@ from analysis.answers import answers
 from analysis.audit_table import as_json, markdown, render
 from analysis.figures.style import FAILED_HATCH
 from analysis.frame import load
+from analysis.sections import GENERAL, notebooks
 from tests.factories import environment, failed, gradient, ok, write
 
 TWICE = gradient(verdict="scaled", scale=2.0, scale_label="×2")
@@ -85,6 +86,14 @@ def test_an_audit_is_answered_in_gradients_and_not_in_times(frame: Any) -> None:
         "torch-2.2, right in every case at ZeRO 1, 3: local.",
         "torch-2.13, right in every case at ZeRO 1: local; at ZeRO 3: all_gather, local.",
     )
+
+
+def test_the_report_of_an_audit_has_no_notebook_on_times(frame: Any, tmp_path: Path) -> None:
+    assert notebooks(frame) == ["gradient_error"]
+    write(tmp_path / "timed", ok())
+    assert notebooks(load(tmp_path / "timed")) == list(GENERAL)
+    write(tmp_path / "timed", ok(steps=1, loss="local"))
+    assert notebooks(load(tmp_path / "timed")) == list(GENERAL)
 
 
 def test_the_figure_has_a_panel_for_each_version_and_says_what_is_right(frame: Any) -> None:
