@@ -72,7 +72,8 @@ class Question:
     @property
     def surveyed(self) -> tuple[CommName, ...]:
         """On what to try the collectives: where NCCL is emulated, its transport too, since the
-        emulation reaches one module only. Nothing where there is no group to try them on."""
+        emulation reaches one module only. Nothing where there is no group to try them on.
+        """
         if self.sp == 1 or not self.collectives or not doctor_collectives.available():
             return ()
         return (self.comm.name, "gloo") if self.comm.emulated else (self.comm.name,)

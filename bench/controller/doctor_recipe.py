@@ -122,7 +122,7 @@ def source(candidate: Candidate, zeros: Sequence[int], stack: str) -> str:
     head = f"# Gives the reference gradient with ZeRO {stages} on\n# {stack}.\n"
     if candidate.factor == 1:
         return head + text
-    inner = text.replace("def aggregate(", "def mean_over_sequence(")
+    inner = text.replace("def aggregate(", "def mean_loss(")
     return f"{head}{inner}{_SCALED.format(factor=_number(candidate.factor))}"
 
 
@@ -142,7 +142,7 @@ def aggregate(
 
     The factor was measured here and may differ with other sizes of sp and dp: measure again.
     """
-    value = mean_over_sequence(loss, tokens, group)
+    value = mean_loss(loss, tokens, group)
     scaled = value * ({factor})
     return scaled + (value - scaled).detach()
 '''
