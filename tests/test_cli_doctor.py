@@ -24,7 +24,7 @@ def doctor(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
         check=False,
     )
 
@@ -101,18 +101,18 @@ def test_the_self_test_catches_everything() -> None:
 
 @pytest.mark.environment
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_pasted_recipe_gives_the_reference_gradient_elsewhere(tmp_path: Path) -> None:
-    """Another model, plain torch and DeepSpeed, no spbench: every recipe at every stage."""
+    """Another model, plain torch and DeepSpeed, no spbench; and the check can fail."""
     code, content = audit()
     assert code == 0
-    pasted = [(zero, one["source"]) for one in content["recipes"] for zero in one["right_at_zero"]]
-    assert sorted(zero for zero, _ in pasted) == [0, 1, 2, 3]
-    for zero, source in pasted:
-        found = elsewhere(tmp_path, zero, source)
+    proven = {zero for one in content["recipes"] for zero in one["right_at_zero"]}
+    assert proven == {0, 1, 2, 3}
+    for one in content["recipes"]:
+        found = elsewhere(tmp_path, one["right_at_zero"][-1], one["source"])
         assert found["relative_error"] < 1e-5
-    zero, source = next(one for one in pasted if one[0] == 0)
-    halved = source.replace("return total / count", "return total / count / 2")
-    assert elsewhere(tmp_path, zero, halved)["scale"] == pytest.approx(0.5)
+    halved = content["recipes"][0]["source"].replace("/ count", "/ count / 2")
+    assert elsewhere(tmp_path, 1, halved)["scale"] == pytest.approx(0.5)
 
 
 def elsewhere(folder: Path, zero: int, source: str) -> dict[str, float]:
