@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -41,14 +42,15 @@ class Cell:
     label: str = ""
     residual: Optional[float] = None
     error: Optional[str] = None
-    """Name of the exception's class, without its module."""
+    """Name of the class of the most common exception, without its module."""
     reason: Optional[str] = None
 
     @classmethod
     def of(cls, loss: str, zero: int, record: Record) -> Cell:
         """What `record` says."""
         g = record.gradient
-        error = record.errors[0].type.rpartition(".")[2] if record.errors else None
+        kinds = Counter(one.type.rpartition(".")[2] for one in record.errors)
+        error = kinds.most_common(1)[0][0] if kinds else None
         judged: dict[str, Any] = {}
         if g is not None:
             judged = {"verdict": g.verdict, "scale": g.scale, "label": g.scale_label}

@@ -17,7 +17,7 @@ from bench.controller.doctor_recipe import (
     source,
 )
 from bench.record import Status
-from tests.factories import failed, gradient, ok
+from tests.factories import error, failed, gradient, ok
 
 RIGHT = {"verdict": "match", "scale": 1.0, "label": "×1"}
 
@@ -125,3 +125,9 @@ def test_cells_of_records() -> None:
     assert Cell.of("local", 1, ok(gradient=None)).text == "not judged"
     assert Cell.of("local", 1, failed()).text == "IndexError"
     assert Cell.of("local", 1, failed(Status.HANG)).text == "hang"
+
+
+def test_the_most_common_exception_speaks() -> None:
+    kinds = ["builtins.IndexError", "builtins.AssertionError", "builtins.AssertionError"]
+    record = failed(errors=[error(rank, kind) for rank, kind in enumerate(kinds)])
+    assert Cell.of("local", 1, record).error == "AssertionError"
