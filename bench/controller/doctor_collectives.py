@@ -54,8 +54,7 @@ def lines(cases: Iterable[dict[str, Any]]) -> list[Line]:
     """Broken cases, those alike in one line, in the order of the cases."""
     groups: dict[tuple[str, str], list[str]] = {}
     for case in cases:
-        faults = "; ".join(dict.fromkeys(_words(one) for one in _faults(case)))
-        groups.setdefault((case["collective"], faults), []).append(case["variant"])
+        groups.setdefault((case["collective"], _words(_faults(case))), []).append(case["variant"])
     return [
         Line(name, tuple(filter(None, variants)), fault)
         for (name, fault), variants in groups.items()
@@ -66,10 +65,15 @@ def _faults(case: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for one in case["outcomes"] if one["status"] != "ok"]
 
 
-def _words(outcome: dict[str, Any]) -> str:
-    """`ValueError in backward on rank 2`."""
-    what = outcome["status"]
-    if what == "error" and outcome.get("type"):
-        what = f"{outcome['type']} in {outcome.get('phase', 'an unknown phase')}"
-    ranks = outcome["ranks"]
-    return f"{what} on rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+def _words(faults: Iterable[dict[str, Any]]) -> str:
+    """`ValueError in backward on rank 2; hang on rank 3`."""
+    ranks: dict[str, list[int]] = {}
+    for one in faults:
+        what = one["status"]
+        if what == "error" and one.get("type"):
+            what = f"{one['type']} in {one.get('phase', 'an unknown phase')}"
+        ranks.setdefault(what, []).extend(one["ranks"])
+    return "; ".join(
+        f"{what} on rank{'s' if len(on) > 1 else ''} {', '.join(map(str, sorted(on)))}"
+        for what, on in ranks.items()
+    )

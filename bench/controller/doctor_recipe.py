@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -41,14 +42,15 @@ class Cell:
     label: str = ""
     residual: Optional[float] = None
     error: Optional[str] = None
-    """Name of the exception's class, without its module."""
+    """Name of the class of the most common exception, without its module."""
     reason: Optional[str] = None
 
     @classmethod
     def of(cls, loss: str, zero: int, record: Record) -> Cell:
         """What `record` says."""
         g = record.gradient
-        error = record.errors[0].type.rpartition(".")[2] if record.errors else None
+        kinds = Counter(one.type.rpartition(".")[2] for one in record.errors)
+        error = kinds.most_common(1)[0][0] if kinds else None
         judged: dict[str, Any] = {}
         if g is not None:
             judged = {"verdict": g.verdict, "scale": g.scale, "label": g.scale_label}
@@ -122,7 +124,7 @@ def source(candidate: Candidate, zeros: Sequence[int], stack: str) -> str:
     head = f"# Gives the reference gradient with ZeRO {stages} on\n# {stack}.\n"
     if candidate.factor == 1:
         return head + text
-    inner = text.replace("def aggregate(", "def mean_over_sequence(")
+    inner = text.replace("def aggregate(", "def mean_loss(")
     return f"{head}{inner}{_SCALED.format(factor=_number(candidate.factor))}"
 
 
@@ -142,7 +144,7 @@ def aggregate(
 
     The factor was measured here and may differ with other sizes of sp and dp: measure again.
     """
-    value = mean_over_sequence(loss, tokens, group)
+    value = mean_loss(loss, tokens, group)
     scaled = value * ({factor})
     return scaled + (value - scaled).detach()
 '''

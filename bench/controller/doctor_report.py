@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -166,10 +165,7 @@ def _recipe(recipe: Recipe, console: Console) -> None:
     if failed:
         proof = "run as printed: " + "; ".join(f"ZeRO {c.zero}: {_fault(c)}" for c in failed)
     console.print(f"\n{what} ({proof})\n", style="bold", highlight=False, soft_wrap=True)
-    if console.is_terminal:
-        console.print(Syntax(recipe.source, "python", background_color="default"))
-    else:
-        console.file.write(recipe.source)
+    console.file.write(recipe.source)  # as it is: to be copied
 
 
 def _survey(survey: Survey, console: Console) -> None:
