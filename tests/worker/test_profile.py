@@ -93,6 +93,23 @@ def test_the_trace_shows_every_rank_on_one_clock(run_trial: RunTrial, results: P
     assert min(ends[0][0], ends[1][0]) >= max(starts[0][0], starts[1][0])
 
 
+def test_the_others_wait_for_a_straggler_as_long_as_it_is_late(run_trial: RunTrial) -> None:
+    options = {"profiled_steps": 1, "straggler_s": 1.5}
+    details = profiled(run_trial, world=2, zero=1, options=options).details
+    waits, late = (part["seconds"] for part in details["breakdown"])
+    assert 1.2 < waits["waiting"] < 2.5
+    assert late["waiting"] < 0.6
+    assert late["rest"] + late["optimizer"] > 1.5
+    moved = [row["transfer_s"] for row in details["overlap"]]
+    assert max(moved) < 0.6  # what the straggler costs is no transfer
+    [gather] = [
+        row
+        for row in details["collectives"]
+        if row["rank"] == 0 and row["category"] == "optimizer" and row["phase"] == "optimizer"
+    ]
+    assert gather["waiting_s"] > 1.2
+
+
 def test_gradients_are_reduced_and_parameters_gathered(run_trial: RunTrial) -> None:
     rows = profiled(run_trial, zero=1, world=2).details["collectives"]
     found = {(r["category"], r["phase"]) for r in rows if r["rank"] == 0}
@@ -115,9 +132,11 @@ def test_the_loss_aggregations_backward_is_its_own(run_trial: RunTrial) -> None:
     [
         (
             {"profile_steps": 2},
-            "options.profile_steps: unknown to scenario profile; allowed: profiled_steps",
+            "options.profile_steps: unknown to scenario profile; "
+            "allowed: profiled_steps, straggler_s",
         ),
         ({"profiled_steps": 0}, "options.profiled_steps=0: must be a whole number from 1 on"),
+        ({"straggler_s": -1}, "options.straggler_s=-1: must be a number of seconds from 0 on"),
     ],
 )
 def test_bad_options_are_refused(

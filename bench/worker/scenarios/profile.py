@@ -3,6 +3,10 @@
 The measured steps run first and untouched; the profiled ones (`options.profiled_steps`) never
 enter a throughput. Rank 0 leaves `traces/<trial_id>.json.gz`, one Chrome trace of all ranks, and
 in the record's `details` the breakdown, the collectives, and Ulysses's bytes beside theory's.
+
+`options.straggler_s` makes the last rank that many seconds later than the others in every
+profiled step, by a busy loop before the optimizer: with a straggler of known size one sees what
+the breakdown makes of it.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import torch
 import torch.distributed as dist
@@ -30,13 +34,14 @@ def run(rank: Rank) -> Dict[str, Any]:
     """What `train` returns, and on rank 0 `details`: see `bench.worker.profiling.report`.
 
     Raises:
-        ValueError: `options` has another key than `profiled_steps`, or that is no whole number
-            from 1 on.
+        ValueError: `options` has another key than `profiled_steps` (a whole number from 1 on)
+            and `straggler_s` (a number from 0 on).
     """
-    steps = _profiled_steps(rank.configuration.options)
+    steps, late_s = _options(rank.configuration.options)
     trainer, fields = train.measure(rank)
     rank.enter("profile")
-    _profile(rank, trainer, steps, fields["samples"]["step_s"])
+    late_s *= rank.index == rank.configuration.world - 1
+    _profile(rank, trainer, steps, late_s, fields["samples"]["step_s"])
     dist.barrier()  # every rank's share is on the disk
     if rank.index:
         return fields
@@ -54,11 +59,14 @@ def trace_path(rank: Rank) -> Path:
     return log.parents[1] / "traces" / f"{log.stem}.json.gz"
 
 
-def _profile(rank: Rank, trainer: Trainer, steps: int, measured_s: List[float]) -> None:
+def _profile(
+    rank: Rank, trainer: Trainer, steps: int, late_s: float, measured_s: List[float]
+) -> None:
     """Run `steps` steps under the profiler and leave this rank's share of the findings."""
     cuda = rank.device.type == "cuda"
     done = rank.configuration.warmup_steps + rank.configuration.steps
     timer = RegionClock(clock.CudaClock() if cuda else clock.CpuClock())
+    dawdle = train.busy(late_s, timer)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
     with Recorder(trainer.engine) as recorder, profile(activities=activities) as profiler:
         for index in range(steps):
@@ -68,7 +76,7 @@ def _profile(rank: Rank, trainer: Trainer, steps: int, measured_s: List[float]) 
                 recorder.phase = phase
                 rank.enter(phase, step)
 
-            trainer.step(enter, timer, _nothing)
+            trainer.step(enter, timer, dawdle)
         if cuda:
             torch.cuda.synchronize()
     rank.enter("profile")
@@ -94,17 +102,17 @@ def _scratch(rank: Rank, index: int, kind: str) -> Path:
     return rank.request.scratch / f"{kind}-{index}.json"
 
 
-def _profiled_steps(options: Dict[str, Any]) -> int:
+def _options(options: Dict[str, Any]) -> Tuple[int, float]:
+    """Number of profiled steps, and seconds that the last rank is late."""
     for name in options:
-        if name != "profiled_steps":
+        if name not in ("profiled_steps", "straggler_s"):
             raise ValueError(
-                f"options.{name}: unknown to scenario profile; allowed: profiled_steps"
+                f"options.{name}: unknown to scenario profile; allowed: profiled_steps, straggler_s"
             )
     steps = options.get("profiled_steps", PROFILED_STEPS)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"options.profiled_steps={steps}: must be a whole number from 1 on")
-    return steps
-
-
-def _nothing() -> None:
-    """Nothing happens between backward and the optimizer."""
+    late_s = options.get("straggler_s", 0.0)
+    if isinstance(late_s, bool) or not isinstance(late_s, (int, float)) or not late_s >= 0:
+        raise ValueError(f"options.straggler_s={late_s}: must be a number of seconds from 0 on")
+    return steps, float(late_s)

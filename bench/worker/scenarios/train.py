@@ -66,7 +66,7 @@ def measure(rank: Rank, busy_s: float = 0.0) -> Tuple[Trainer, Dict[str, Any]]:
         torch.cuda.empty_cache()  # of what the gradient check took
     meter.reset_peak()
     measured = make_clock()
-    slow_down = _busy(busy_s, measured)
+    slow_down = busy(busy_s, measured)
     for index in range(c.warmup_steps, c.warmup_steps + c.steps):
         losses.append(trainer.step(rank.entering(index), measured, slow_down))
     rank.enter("results")
@@ -150,7 +150,7 @@ def _busy_seconds(options: Dict[str, Any]) -> float:
     return float(seconds)
 
 
-def _busy(seconds: float, measured: Clock) -> Callable[[], None]:
+def busy(seconds: float, measured: Clock) -> Callable[[], None]:
     """A busy loop of known length; nothing where that is 0."""
     if not seconds:
         return _nothing

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.worker.profiling.breakdown import Piece
-from bench.worker.profiling.labels import Event
+from bench.worker.profiling.device import call_spans
+from bench.worker.profiling.labels import Event, Labelled
 from bench.worker.profiling.report import Share, read, write
 from tests.factories import configuration
 
@@ -63,6 +64,12 @@ def test_kernels_count_as_what_launched_them() -> None:
         Piece(80, 100, "idle"),
     ]
     assert (found.calls[0].entered, found.calls[0].left) == (40, 80)
+
+
+def test_a_call_lasts_from_its_first_kernel_to_its_last() -> None:
+    launched = {number: Labelled(0, 1, "all_to_all", 4, "") for number in (1, 2)}
+    kernels = [kernel("copy", 30, 50, 2), kernel("send", 10, 20, 1), kernel("other", 60, 70, 3)]
+    assert call_spans(kernels, launched) == {4: (10, 50)}
 
 
 def test_waiting_and_hiding_on_two_devices(tmp_path: Path) -> None:

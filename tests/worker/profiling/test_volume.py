@@ -29,6 +29,10 @@ def test_equal_to_the_byte_or_not() -> None:
     short = [*calls[:-1], all_to_all("backward", "_SeqAllToAllBackward", HANDED_IN - 4)]
     assert [row["agrees"] for row in against_theory(short, c, steps=1)] == [True, True, False]
     assert [row["agrees"] for row in against_theory(calls[1:], c, steps=1)] == [False, True, True]
+    halves = [*[all_to_all("forward", size=HANDED_IN // 2)] * 8, *backward]
+    rows = {row["pass"]: row for row in against_theory(halves, c, steps=1)}
+    assert rows["forward"]["bytes"] == rows["forward"]["expected_bytes"]
+    assert not rows["forward"]["agrees"]  # the bytes are right, the number of calls is not
 
 
 def test_a_call_in_backward_that_is_not_its_own_node_recomputes() -> None:
