@@ -180,6 +180,11 @@ def test_capacity_on_cpu_needs_a_limit_and_chooses_its_lengths():
     ]
     limited = factories.configuration(scenario="capacity", seq_len=511, memory_limit=2**30)
     assert limited.unsupported_reasons() == []
+    for value in (0, -1, 1.5, True, "many"):
+        odd = limited.model_copy(update={"options": {"resolution": value}})
+        assert odd.unsupported_reasons() == [
+            f"options.resolution={value}: must be a number of tokens from 1 on"
+        ]
 
 
 def test_weights_are_shared_by_all_lengths_and_splits():
