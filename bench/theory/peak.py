@@ -143,8 +143,7 @@ def layer_activation_bytes(training: Training) -> int:
     """
     t, model = training, training.model
     query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    kernel_keys = key if model.heads == model.kv_heads else query
-    attention = query + key + query + 2 * kernel_keys + 2 * query
+    attention = query + key + 3 * query + 2 * query
     norms = 2 * (FLOAT32 + 2 * t.element_bytes) * model.hidden
     width = norms + t.element_bytes * (attention + 4 * model.ffn) + FLOAT32 * model.heads
     return t.tokens * width
