@@ -297,7 +297,8 @@ class Configuration(Frozen):
             return []
         return [
             f"memory_limit={self.memory_limit} is below the {state.weights} bytes of the "
-            f"weights of model={self.model.name} alone (zero={self.zero}, world={self.world})"
+            f"weights of model={self.model.name} alone (zero={self.zero}, world={self.world}): "
+            "raise it, or choose a smaller model"
         ]
 
 

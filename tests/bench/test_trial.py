@@ -166,7 +166,7 @@ def test_memory_that_cannot_be_enough_is_refused_before_anything_is_launched():
     below = factories.configuration(memory_limit=weights - 1)
     assert below.unsupported_reasons() == [
         f"memory_limit={weights - 1} is below the {weights} bytes of the weights of model=tiny "
-        "alone (zero=1, world=4)"
+        "alone (zero=1, world=4): raise it, or choose a smaller model"
     ]
     assert factories.configuration(memory_limit=weights).unsupported_reasons() == []
     # ZeRO 3 holds a quarter of them
