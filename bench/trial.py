@@ -257,7 +257,9 @@ class Configuration(Frozen):
         if self.mask == "empty_shard" and self.sp == 1:
             reasons.append("mask=empty_shard leaves no label at all with sp=1")
         reasons += self._memory_reasons()
-        if self.seq_len % self.sp and self.scenario != "capacity":  # which chooses its lengths
+        if self.scenario == "capacity":  # which chooses its lengths itself
+            reasons += self._capacity_reasons()
+        elif self.seq_len % self.sp:
             reasons.append(f"seq_len={self.seq_len} is not divisible by sp={self.sp}")
         if self.attention == "local":
             if self.sp > 1:
@@ -272,11 +274,20 @@ class Configuration(Frozen):
             )
         return reasons
 
+    def _capacity_reasons(self) -> List[str]:
+        """Why no longest sequence can be searched for."""
+        reasons = []
+        if self.memory_limit is None and self.comm.device == "cpu":
+            reasons.append("scenario=capacity on CPU needs a memory_limit per rank, such as 1GiB")
+        for name in ("resolution", "most"):
+            value = self.options.get(name, 1)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                reasons.append(f"options.{name}={value}: must be a number of tokens from 1 on")
+        return reasons
+
     def _memory_reasons(self) -> List[str]:
-        """Why the memory that is allowed cannot be enough, or is not known."""
+        """Why the memory that is allowed cannot be enough."""
         if self.memory_limit is None:
-            if self.scenario == "capacity" and self.comm.device == "cpu":
-                return ["scenario=capacity on CPU needs a memory_limit per rank, such as 1GiB"]
             return []
         size = DTYPE_BYTES[self.dtype]
         state = theory.model_state_bytes(
@@ -286,7 +297,8 @@ class Configuration(Frozen):
             return []
         return [
             f"memory_limit={self.memory_limit} is below the {state.weights} bytes of the "
-            f"weights of model={self.model.name} alone (zero={self.zero}, world={self.world})"
+            f"weights of model={self.model.name} alone (zero={self.zero}, world={self.world}): "
+            "raise it, or choose a smaller model"
         ]
 
 

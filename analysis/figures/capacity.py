@@ -29,7 +29,7 @@ MAX_LINES, MAX_BARS = len(COLOURS), 16
 def frontier(searches: pd.DataFrame) -> Figure:
     """The longest sequence [tokens] over sp; `searches` is `analysis.capacity.searches`.
 
-    A bar spans from the longest that trained to the shortest that did not; the dotted line is
+    A bar spans from the longest that trained to the shortest that did not; the crosses are
     the prediction.
     """
     known = searches[searches.longest.fillna(0) > 0] if len(searches) else searches
@@ -51,7 +51,7 @@ def frontier(searches: pd.DataFrame) -> Figure:
         Line2D([], [], color=colour, marker="o", label=name)
         for name, colour in zip(lines[:MAX_LINES], COLOURS, strict=False)
     ]
-    legend.append(Line2D([], [], color="black", linestyle=":", marker="_", label="predicted"))
+    legend.append(Line2D([], [], color="black", linestyle=":", marker="x", label="predicted"))
     best = known.loc[known.longest.idxmax()]
     title = f"The longest sequence that trains is {best.longest:,.0f} tokens, at sp={best.sp}"
     spoken = [
@@ -117,7 +117,8 @@ def _line(axes: Axes, part: pd.DataFrame, colour: str) -> None:
         capsize=3,
     )
     if by_sp.predicted.notna().any():
-        axes.plot(by_sp.index, by_sp.predicted.astype(float), ":", color=colour, marker="_")
+        predicted = by_sp.predicted.astype(float)
+        axes.plot(by_sp.index, predicted, ":x", color="black", markersize=9, zorder=3)
 
 
 def _notes(known: pd.DataFrame, lines: int) -> list[str]:

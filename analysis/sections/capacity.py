@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from analysis.capacity import searches
 
@@ -15,21 +17,28 @@ NOTEBOOKS = ("capacity",)
 
 def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
     """A row per search: the longest sequence, measured and predicted [tokens]."""
-    table = Table(title="The longest sequence that trains [tokens]", title_justify="left")
-    table.add_column("configuration")
-    for name in ("sp", "measured", "failed at", "predicted", "error", "attempts"):
-        table.add_column(name, justify="right")
+    table = Table(
+        title=Text("The longest sequence that trains [tokens]"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    found = searches(folder, frame)
+    several = found.line.nunique() > 1
+    if several:
+        table.add_column("configuration")
+    for name in ("sp", "trains", "fails", "theory", "error", "tries"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status")
-    for row in searches(folder, frame).itertuples():
+    for row in found.itertuples():
         table.add_row(
-            row.line,
+            *([row.line] if several else []),
             str(row.sp),
             _tokens(row.longest),
             _tokens(row.shortest_failed),
             _tokens(row.predicted),
             _error(row.longest, row.predicted),
             str(row.attempts),
-            row.status if row.status == "ok" else f"{row.status}: {row.reason}",
+            Text(row.status if row.status == "ok" else f"{row.status}: {row.reason}"),
         )
     console.print(table)
 

@@ -4,7 +4,8 @@ A step has a few moments at which memory may be highest; the prediction is the h
 What lives at each was counted from the code, tensor by tensor: `bench/worker/model.py` with
 autograd's rules of what is saved for backward, and DeepSpeed 0.18.2's `zero/stage_1_and_2.py`,
 `zero/stage3.py` and `bf16_optimizer.py` with their defaults and torch's Adam. Nothing is fitted.
-What a process holds besides (interpreter, transport buffers: some 2 to 15 MiB) is left out.
+What a process holds besides (interpreter, transport buffers) is left out: 2 to 15 MiB were
+seen, and up to 20 MiB where a memory limit counts what is allocated and never touched.
 
 Symbols as in `bench.theory`; T = b S/P are a rank's tokens, W = world, P_m the parameters.
 """
@@ -143,8 +144,7 @@ def layer_activation_bytes(training: Training) -> int:
     """
     t, model = training, training.model
     query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    kernel_keys = key if model.heads == model.kv_heads else query
-    attention = query + key + query + 2 * kernel_keys + 2 * query
+    attention = query + key + 3 * query + 2 * query
     norms = 2 * (FLOAT32 + 2 * t.element_bytes) * model.hidden
     width = norms + t.element_bytes * (attention + 4 * model.ffn) + FLOAT32 * model.heads
     return t.tokens * width

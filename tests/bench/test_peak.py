@@ -32,14 +32,6 @@ def test_a_layer_keeps_what_autograd_saves() -> None:
     assert theory.layer_activation_bytes(narrow) == 4 * (128 + 232 + 16)
 
 
-def test_keys_that_are_not_repeated_stay_as_narrow_as_they_are() -> None:
-    even = SMALL.model_copy(update={"heads": 2})  # 2 query and 2 key heads of 4
-    # elements: 8 + 8, 8 + 16, 16; the rest as above, and 2 heads' log-sum-exp
-    assert theory.layer_activation_bytes(replace(TRAINING, model=even)) == 4 * (
-        192 + 4 * (56 + 64) + 4 * 2
-    )
-
-
 def test_saved_activations() -> None:
     last_norm = 4 * (4 + 2 * 4) * 8
     assert theory.saved_activation_bytes(TRAINING) == 3 * 2688 + last_norm

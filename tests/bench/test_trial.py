@@ -166,7 +166,7 @@ def test_memory_that_cannot_be_enough_is_refused_before_anything_is_launched():
     below = factories.configuration(memory_limit=weights - 1)
     assert below.unsupported_reasons() == [
         f"memory_limit={weights - 1} is below the {weights} bytes of the weights of model=tiny "
-        "alone (zero=1, world=4)"
+        "alone (zero=1, world=4): raise it, or choose a smaller model"
     ]
     assert factories.configuration(memory_limit=weights).unsupported_reasons() == []
     # ZeRO 3 holds a quarter of them
@@ -180,6 +180,11 @@ def test_capacity_on_cpu_needs_a_limit_and_chooses_its_lengths():
     ]
     limited = factories.configuration(scenario="capacity", seq_len=511, memory_limit=2**30)
     assert limited.unsupported_reasons() == []
+    for value in (0, -1, 1.5, True, "many"):
+        odd = limited.model_copy(update={"options": {"resolution": value}})
+        assert odd.unsupported_reasons() == [
+            f"options.resolution={value}: must be a number of tokens from 1 on"
+        ]
 
 
 def test_weights_are_shared_by_all_lengths_and_splits():

@@ -60,6 +60,13 @@ REFUSED = [
     (["limits.timeout_s=0"], ["limits.timeout_s=0.0: must be greater than 0"]),
     (["memory_limit=0"], ["memory_limit=0: must be greater than 0"]),
     (["memory_limit=1Gi"], ["memory_limit=1Gi: not a size", "1GiB"]),
+    (["memory_limit=1KiB"], ["memory_limit=1024 is below", "weights of model=tiny", "raise it"]),
+    (["scenario=capacity", "comm=gloo"], ["scenario=capacity on CPU needs a memory_limit"]),
+    (
+        ["scenario=capacity", "memory_limit=1GiB", "options.resolution=0"],
+        ["options.resolution=0: must be a number of tokens from 1 on"],
+    ),
+    (["model.loss_tiles=0"], ["model.loss_tiles=0: must be greater than 0"]),
     (["model.heads=3"], ["model.hidden=128", "model.heads=3"]),
     (["world=3", "sp=3"], ["model.heads=8 is not divisible by sp=3"]),
     (["seq_len=511,513"], ["seq_len=511 is not divisible by sp=2", "none of the 2 combinations"]),
