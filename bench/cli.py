@@ -16,7 +16,7 @@ import typer
 from bench import __version__
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
-from bench.cli_predict import predict
+from bench.cli_predict import contradictions, predict
 
 FAILED = 1
 INTERRUPTED = 130
@@ -238,6 +238,8 @@ def _answer(folder: Path) -> None:
             render(rest, console)
         for scenario, section in found.items():
             section.show(folder, frame[frame.scenario == scenario], console)
+        for text in contradictions(frame):
+            console.print(f"Impossible on this machine: {text}.", highlight=False)
 
 
 def _sentences(folder: Path) -> None:

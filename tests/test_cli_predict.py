@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.factories import ok, write
+from analysis.frame import load
+from bench.cli_predict import contradictions
+from bench.controller import this_machine
+from tests.analysis.test_prediction_fit import CLUSTER
+from tests.factories import machine, ok, write
 from tests.test_cli import spbench
 
 FITTING = ("predict", "--checkpointing", "--gpus", "32")
@@ -81,6 +86,22 @@ def test_too_few_trials_to_fit(tmp_path: Path) -> None:
 def test_recorded_trials_are_fitted_and_impossible_ones_named() -> None:
     done = spbench(*FITTING, "--results", "results/reference", "--format", "json")
     content = json.loads(done.stdout)
+    assert "no trial of results/reference ran on GPUs" in done.stderr
     assert content["fitted_configurations"] == 56
     assert content["impossible"] == []  # far below what an H100 can do
     assert content["efficiencies"]["matmul"] < 0.01
+
+
+def test_what_this_machine_could_not_have_reached_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = machine().model_copy(update={"hostname": platform.node()})
+    elsewhere = machine().model_copy(update={"hostname": "elsewhere"})
+    write(tmp_path / "here", ok(step_s=1e-6, machine=here))
+    write(tmp_path / "elsewhere", ok(step_s=1e-6, machine=elsewhere))
+    monkeypatch.setenv("SPBENCH_CACHE", str(tmp_path / "cache"))
+    assert contradictions(load(tmp_path / "here")) == []  # the machine never measured itself
+    monkeypatch.setattr(this_machine, "remembered", lambda ranks: CLUSTER)
+    [text] = contradictions(load(tmp_path / "here"))
+    assert "sp=2 dp=2 seq_len=512" in text and "above the peak of 50.0 GFLOP/s" in text
+    assert contradictions(load(tmp_path / "elsewhere")) == []
