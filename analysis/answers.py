@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis import sections
+from analysis.audit import is_audit
+from analysis.audit import sentences as audited
 from analysis.compare import compare, natural_pairs, sentences
 from analysis.reading import AnalysisError
 
@@ -20,7 +23,16 @@ class Answer:
 
 
 def answers(frame: pd.DataFrame) -> list[Answer]:
-    """For each natural pair of `analysis.frame.load`'s frame, what comparing it says."""
+    """For each natural pair of `analysis.frame.load`'s frame, what comparing it says.
+
+    Of an audit, whose single steps are no measure of time: which gradients are right.
+    Scenarios with a section of their own measure no step times, and are not compared.
+    """
+    frame = frame[~frame.scenario.isin(sections.found(frame))]
+    if frame.empty:
+        return []
+    if is_audit(frame):
+        return [Answer("Gradients", tuple(audited(frame)))]
     found = []
     for pair in natural_pairs(frame):
         sides = [" ".join(pair.candidate.values()), " ".join(pair.baseline.values())]

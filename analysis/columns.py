@@ -32,6 +32,7 @@ AXES = {
     "model.ffn": Column("int64", "width of the SwiGLU [elements]"),
     "model.vocab": Column("int64", "size of the vocabulary"),
     "model.activation_checkpointing": Column("bool", "layers are recomputed in backward"),
+    "model.loss_tiles": Column("int64", "parts in which logits and loss are computed"),
     "dtype": Column("str", "of weights and activations"),
     "mask": Column("str", "which labels are ignored"),
     "micro_batch": Column("int64", "sequences per data-parallel replica and step"),
@@ -78,6 +79,7 @@ RESULTS = {
     "gradient_relative_error": Column("float64", "|g - r| / |r|"),
     "gradient_residual": Column("float64", "the same with the scale taken out"),
     "gradient_noise_floor": Column("float64", "relative error that the dtype alone costs"),
+    "gradient_ranks_agree": Column("boolean", "every rank saw the same gradient"),
     "first_loss": Column("float64", "loss of the first step, mean over ranks"),
     "reference_loss": Column("float64", "the reference's loss of the first step"),
     "emulated": Column("bool", "torch's NCCL code path ran on gloo"),
@@ -110,6 +112,7 @@ def axes_of(config: Content) -> dict[str, Any]:
         {
             "model": model["name"],
             "model.activation_checkpointing": bool(model["activation_checkpointing"]),
+            "model.loss_tiles": int(model.get("loss_tiles", 1)),  # older records have none
             "world": world,
             "sp": sp,
             "dp": world // sp,
@@ -202,6 +205,7 @@ def _gradient(gradient: Content | None) -> dict[str, Any]:
         "gradient_relative_error": _optional(found.get("relative_error")),
         "gradient_residual": _optional(found.get("residual")),
         "gradient_noise_floor": _optional(found.get("noise_floor")),
+        "gradient_ranks_agree": found.get("ranks_agree"),
         "first_loss": _optional(found.get("loss")),
         "reference_loss": _optional(found.get("reference_loss")),
     }

@@ -75,7 +75,7 @@ def render(frame: pd.DataFrame, console: Console) -> None:
     """Print the summary table of `analysis.frame.load`'s frame, its legend and the closing line."""
     table = summary(frame)
     axes = [name for name in (*varying_axes(frame), "config") if name in table]
-    console.print(_constants(frame), style="dim", highlight=False)
+    console.print(constants(frame), style="dim", highlight=False)
     cells = _cells(table, axes)
     if sum(_widths(cells)) + GAP * (len(list(cells)) - 1) <= console.width:
         _print_flat(cells, console)
@@ -213,7 +213,7 @@ def _coloured(name: str, text: str) -> Text:
     return Text(text, style="red" if mixed else STYLES.get(text.split(" ")[0], "red"))
 
 
-def _constants(frame: pd.DataFrame) -> str:
+def constants(frame: pd.DataFrame) -> str:
     """Axes with one value, as Hydra overrides; sizes and switches at their usual values are not."""
     shown = {
         name: _plain(frame[name].iloc[0])

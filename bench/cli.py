@@ -14,9 +14,12 @@ from typing import Annotated, Optional
 import typer
 
 from bench import __version__
+from bench.cli_audit import audit
+from bench.cli_doctor import doctor
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
 from bench.cli_predict import contradictions, predict
+from bench.cli_trace import trace
 
 FAILED = 1
 INTERRUPTED = 130
@@ -53,7 +56,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(environments, name="env")
+app.command()(audit)
+app.command()(trace)
 app.command()(predict)
+app.command()(doctor)
 
 Results = Annotated[Path, typer.Argument(help="A results folder.", metavar="RESULTS")]
 
@@ -225,9 +231,9 @@ def _share(option: str, text: str) -> float:
 def _answer(folder: Path) -> None:
     from rich.console import Console
 
-    from analysis import sections
+    from analysis import audit_table, sections, table
+    from analysis.audit import is_audit
     from analysis.frame import AnalysisError, load
-    from analysis.table import render
 
     console = Console()
     with one_line(AnalysisError):
@@ -235,7 +241,7 @@ def _answer(folder: Path) -> None:
         found = sections.found(frame)
         rest = frame[~frame.scenario.isin(found)]
         if len(rest):
-            render(rest, console)
+            (audit_table if is_audit(rest) else table).render(rest, console)
         for scenario, section in found.items():
             section.show(folder, frame[frame.scenario == scenario], console)
         for text in contradictions(frame):

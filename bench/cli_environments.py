@@ -111,6 +111,26 @@ def remove_environments(
             typer.echo(f"{name}: {'removed' if gone else 'was not there'}")
 
 
+@environments.command("prune")
+def prune_environments(
+    keep: Annotated[int, typer.Option(min=0, help="Ad-hoc environments to keep.")] = 2,
+    days: Annotated[float, typer.Option(min=0, help="Age up to which references stay.")] = 30,
+) -> None:
+    """Remove ad-hoc environments, the least recently used first, and old references.
+
+    Those that conf/environment names stay. What uv downloaded stays in uv's own cache:
+    `uv cache prune` is for that.
+
+    Example: spbench env prune --keep 0
+    """
+    from bench.controller.environments import EnvironmentProblem
+    from bench.controller.prune import prune
+
+    with one_line(EnvironmentProblem):
+        for line in prune(CONF, keep, days):
+            typer.echo(line)
+
+
 def _specs(names: Optional[list[str]]) -> dict[str, EnvironmentSpec]:
     """The named environments; all when none is named."""
     from bench.controller.environments import EnvironmentProblem, known_specs

@@ -2,7 +2,7 @@
 
 One of the two modules that the controller, the workers and the analysis share (the
 other is `bench.record`). It must import on every interpreter that we measure: Python 3.9
-or later, pydantic 2, nothing else.
+or later, pydantic 2, the standard library and `bench.theory`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from bench import theory
+
 Dtype = Literal["float32", "bfloat16"]
 CommName = Literal["gloo", "nccl", "nccl_over_gloo"]
 MaskName = Literal["none", "prompt", "ragged", "empty_shard"]
@@ -29,6 +31,9 @@ Name = Annotated[str, Field(pattern=r"^[\w.+<>=!~-]{1,100}$")]
 
 REFERENCE_VERSION = 1
 """Raised whenever model, data or initial weights change, so that no old reference is reused."""
+
+_EXECUTION = {"name", "activation_checkpointing", "loss_tiles"}
+"""Fields of a model that do not change what it computes."""
 
 SET_BY_SPBENCH = {
     "zero_optimization.stage": "zero",
@@ -91,6 +96,9 @@ class ModelSpec(Frozen):
     rope_theta: float = Field(default=10000.0, gt=0)
     norm_eps: float = Field(default=1e-5, gt=0)
     activation_checkpointing: bool = False
+    loss_tiles: int = Field(default=1, gt=0)
+    """Parts of a shard's tokens whose logits are computed, and computed again in backward, one
+    after another; 1: all at once, and kept."""
 
     @property
     def head_dim(self) -> int:
@@ -217,12 +225,18 @@ class Configuration(Frozen):
         return _digest(content)
 
     @property
+    def weights_key(self) -> str:
+        """Identity of the initial weights."""
+        model = self.model.model_dump(mode="json", exclude=_EXECUTION)
+        return _digest({"model": model, "seed": self.seed, "version": REFERENCE_VERSION})
+
+    @property
     def reference_key(self) -> str:
         """Identity of the exact reference that this configuration is compared with.
 
         Whatever changes the mathematics is in it; how the work is split over ranks is not.
         """
-        model = self.model.model_dump(mode="json", exclude={"name", "activation_checkpointing"})
+        model = self.model.model_dump(mode="json", exclude=_EXECUTION)
         data = {
             "seed": self.seed,
             "mask": self.mask,
@@ -242,7 +256,8 @@ class Configuration(Frozen):
         reasons = []
         if self.mask == "empty_shard" and self.sp == 1:
             reasons.append("mask=empty_shard leaves no label at all with sp=1")
-        if self.seq_len % self.sp:
+        reasons += self._memory_reasons()
+        if self.seq_len % self.sp and self.scenario != "capacity":  # which chooses its lengths
             reasons.append(f"seq_len={self.seq_len} is not divisible by sp={self.sp}")
         if self.attention == "local":
             if self.sp > 1:
@@ -256,6 +271,23 @@ class Configuration(Frozen):
                 f"model.kv_heads={kv_heads} is neither a multiple nor a divisor of sp={self.sp}"
             )
         return reasons
+
+    def _memory_reasons(self) -> List[str]:
+        """Why the memory that is allowed cannot be enough, or is not known."""
+        if self.memory_limit is None:
+            if self.scenario == "capacity" and self.comm.device == "cpu":
+                return ["scenario=capacity on CPU needs a memory_limit per rank, such as 1GiB"]
+            return []
+        size = DTYPE_BYTES[self.dtype]
+        state = theory.model_state_bytes(
+            theory.total_parameters(self.model), self.zero, self.world, size
+        )
+        if state.weights <= self.memory_limit:
+            return []
+        return [
+            f"memory_limit={self.memory_limit} is below the {state.weights} bytes of the "
+            f"weights of model={self.model.name} alone (zero={self.zero}, world={self.world})"
+        ]
 
 
 class Trial(Frozen):

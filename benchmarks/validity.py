@@ -1,19 +1,20 @@
 """Whether comparisons tell the truth: no difference where there is none, and known ones found.
 
-    python -m benchmarks.validity [--comparisons N] [--results FOLDER]
+    python -m benchmarks.validity [--blocks N] [--results FOLDER]
 
-One interleaved sweep of five configurations of real trials: A; A again, under another name and
-so on another server; and A with a busy loop in every step that makes it 3, 5 and 10 % longer
-(`options.busy_s`, set from the median step of a few trials before). Every 10 rounds are a
-comparison of their own, made by `analysis.compare` as a user would make it; its first 3, 5 and 8
-rounds show what fewer would have told. The true slowdown of a comparison is the loop over the
-median step of the 20 trials of A in it, so that a drift of the machine over the hour counts as
-what it is.
+One interleaved sweep of seven configurations of real trials: A under four names, each on a
+server of its own; and A with a busy loop in every step that makes it 3, 5 and 10 % longer
+(`options.busy_s`, set from the median step of a few trials before). Every 10 rounds are a block.
+In a block each A is compared with each other A (6 comparisons) and with each slower one (4 of
+each), by `analysis.compare` as a user would; its first 3, 5 and 8 rounds show what fewer would
+have told. Comparisons of one block share trials, which makes them cheaper, not likelier to be
+right. The true slowdown is the loop over the median step of the 40 trials of A in the block, so
+that a drift of the machine over the hour counts as what it is.
 
-The configuration is light, so that 40 comparisons (2,000 trials) take half an hour: two ranks,
-one for each core of a small machine (more would measure the scheduler), a short sequence, no
-gradient check. It takes 40 steps a trial: the median of more steps leaves less of the noise
-within a round to the ratio.
+The configuration is light: two ranks, one for each core of a small machine (more would measure
+the scheduler), one layer, a short sequence, no gradient check. Its trials have 200 steps, some
+3 s: what a shared machine does within a second goes into the ratio with shorter ones (two
+layers and 40 steps, 1 s: the ratio of one round scattered by 7 %).
 
 With --results the records stay in FOLDER, and the same command continues what was interrupted.
 """
@@ -27,6 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis.compare import compare
@@ -41,13 +43,15 @@ from bench.controller.provenance import MachineWatch
 from bench.record import Record
 from bench.rounds import slowest
 from bench.trial import Configuration, Trial
-from benchmarks.launching import configuration
+from benchmarks.launching import TINY, configuration
 from benchmarks.report import Targets
 
-COMPARISONS = 40
+BLOCKS = 10
 ROUNDS = 10
 FEWER = (3, 5, 8)
 SLOWDOWNS = (0.03, 0.05, 0.10)
+PLAIN = ("a", "a-2", "a-3", "a-4")
+"""One configuration under four names: none is faster than another."""
 CALIBRATION = 8
 """Trials that set the length of the busy loops."""
 
@@ -66,7 +70,7 @@ class Outcome(NamedTuple):
 
 
 class Progress:
-    """A line for every ten rounds."""
+    """A line for every block."""
 
     def __init__(self, trials: int) -> None:
         self._trials = trials
@@ -85,9 +89,9 @@ class Progress:
         """Nothing to say."""
 
     def done(self, trial: Trial, record: Record | None) -> None:  # noqa: ARG002
-        """Count; say when a comparison is complete."""
+        """Count; say when a block is complete."""
         self._done += 1
-        if self._done % (5 * ROUNDS) == 0:
+        if self._done % (len(PLAIN) + len(SLOWDOWNS)) == 0 and self._done % ROUNDS == 0:
             print(f"{self._done:,} of {self._trials:,} trials", flush=True)
 
     def waiting(self, trial: Trial) -> None:
@@ -106,7 +110,8 @@ def plain(name: str = "a", busy_s: float = 0.0) -> Configuration:
         zero=0,
         seq_len=128,
         warmup_steps=3,
-        steps=40,
+        steps=200,
+        model=TINY.model_copy(update={"name": "one-layer", "layers": 1}),
         gradient_check=False,
         options={"busy_s": busy_s} if busy_s else {},
     )
@@ -131,69 +136,90 @@ def busy_loops(hosts: Hosts, folder: Path) -> list[float]:
     return [round(share * median(steps), 7) for share in SLOWDOWNS]
 
 
-def record_pool(folder: Path, comparisons: int) -> pd.DataFrame:
+def record_pool(folder: Path, blocks: int) -> pd.DataFrame:
     """Sweep `folder` full; gives its frame."""
-    settings = Settings(results=folder, rounds=comparisons * ROUNDS, seed=0, report=False)
+    settings = Settings(results=folder, rounds=blocks * ROUNDS, seed=0, report=False)
     with Hosts(provide) as hosts:
         loops = busy_loops(hosts, folder)
-        pool = [plain(), plain("a-again"), *(plain(busy_s=loop) for loop in loops)]
+        pool = [*map(plain, PLAIN), *(plain(busy_s=loop) for loop in loops)]
         schedule = sweep.Schedule(pool, settings)
         sweep.run(schedule, hosts, Progress(len(schedule.left)), MachineWatch())
     return load(folder)
 
 
-def outcomes(frame: pd.DataFrame, comparisons: int) -> Iterator[Outcome]:
+def outcomes(frame: pd.DataFrame, blocks: int) -> Iterator[Outcome]:
     """Every comparison of the pool, at `ROUNDS` rounds and at fewer."""
     loops = sorted(frame["options.busy_s"].dropna().unique())
-    plain_a = {"environment": "a", "options.busy_s": "none"}
-    again = {"environment": "a-again", "options.busy_s": "none"}
-    candidates = [(0.0, again, 0.0)]
-    for slowdown, loop in zip(SLOWDOWNS, loops, strict=True):
-        candidates.append((slowdown, {"environment": "a", "options.busy_s": str(loop)}, loop))
-    for block, rounds in itertools.product(range(comparisons), (*FEWER, ROUNDS)):
+    for block, rounds in itertools.product(range(blocks), (*FEWER, ROUNDS)):
         start = block * ROUNDS
         part = frame[frame["round"].between(start, start + rounds - 1)]
         whole = frame[frame["round"].between(start, start + ROUNDS - 1)]
         step_s = median(whole[whole["options.busy_s"].isna()].step_s.tolist())
-        for slowdown, candidate, loop in candidates:
-            [point] = compare(part, plain_a, candidate).points
-            interval, value = point.ratio.interval, point.ratio.value
-            assert interval is not None and value is not None
-            truth = 1 / (1 + loop / step_s)
-            covers = interval.low <= truth <= interval.high
-            half_width = (interval.high - interval.low) / 2 / value
-            yield Outcome(slowdown, rounds, point.verdict, covers, half_width)
+        for one, other in itertools.combinations(PLAIN, 2):
+            yield _outcome(part, _side(one), _side(other), 0.0, 1.0)
+        for slowdown, loop in zip(SLOWDOWNS, loops, strict=True):
+            for name in PLAIN:
+                truth = 1 / (1 + loop / step_s)
+                yield _outcome(part, _side(name), _side("a", str(loop)), slowdown, truth)
+
+
+def _side(name: str, loop: str = "none") -> dict[str, str]:
+    return {"environment": name, "options.busy_s": loop}
+
+
+def _outcome(
+    part: pd.DataFrame,
+    baseline: dict[str, str],
+    candidate: dict[str, str],
+    slow: float,
+    true: float,
+) -> Outcome:
+    [point] = compare(part, baseline, candidate).points
+    interval, value = point.ratio.interval, point.ratio.value
+    assert interval is not None and value is not None
+    covers = interval.low <= true <= interval.high
+    half_width = (interval.high - interval.low) / 2 / value
+    rounds = part["round"].nunique()
+    return Outcome(slow, rounds, point.verdict, covers, half_width)
 
 
 def main() -> None:
     """Measure, print the table, then the targets."""
     parser = argparse.ArgumentParser(description="Whether comparisons tell the truth.")
-    parser.add_argument("--comparisons", type=int, default=COMPARISONS)
+    parser.add_argument("--blocks", type=int, default=BLOCKS)
     parser.add_argument("--results", type=Path, help="keep the records here, and resume")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="spbench-validity-") as temporary:
         folder = chosen.results or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        frame = record_pool(folder, chosen.comparisons)
+        frame = record_pool(folder, chosen.blocks)
     failed = frame[frame.status != "ok"]
     print(f"{len(frame):,} trials, {len(failed)} not ok, {(frame.noisy != '').sum()} noisy")
-    print(
-        f"median step {1e3 * frame.step_s.median():.2f} ms, trial {frame.duration_s.median():.2f} s"
-    )
-    found = pd.DataFrame(outcomes(frame, chosen.comparisons))
+    step_ms, trial_s = 1e3 * frame.step_s.median(), frame.duration_s.median()
+    print(f"median step {step_ms:.2f} ms, trial {trial_s:.2f} s")
+    print(f"the ratio of one round between two A's scatters by {100 * scatter(frame):.1f} %")
+    found = pd.DataFrame(outcomes(frame, chosen.blocks))
     table(found)
     check(found)
 
 
+def scatter(frame: pd.DataFrame) -> float:
+    """Standard deviation of the logarithm of one round's ratio between two names of A."""
+    same = frame[frame["options.busy_s"].isna()]
+    logs = np.log(same.pivot(index="round", columns="environment", values="step_s"))
+    pairs = itertools.combinations(PLAIN, 2)
+    return float(np.sqrt(np.mean([(logs[a] - logs[b]).var() for a, b in pairs])))
+
+
 def table(found: pd.DataFrame) -> None:
     """Shares of the comparisons in %, by what was true and the number of rounds."""
-    print("slowdown  rounds  slower  faster  no difference  interval holds truth  half-width")
+    print("slowdown  rounds  comparisons  slower  faster  no difference  holds truth  half-width")
     for (slowdown, rounds), group in found.groupby(["slowdown", "rounds"]):
         seen = 100 * group.verdict.value_counts(normalize=True)
         print(
-            f"{100 * slowdown:6.0f} %  {rounds:6}  {seen.get(SLOWER, 0):6.1f}  "
+            f"{100 * slowdown:6.0f} %  {rounds:6}  {len(group):11}  {seen.get(SLOWER, 0):6.1f}  "
             f"{seen.get(FASTER, 0):6.1f}  {seen.get(NO_DIFFERENCE, 0):13.1f}  "
-            f"{100 * group.covers.mean():20.1f}  {100 * group.half_width.median():8.1f} %"
+            f"{100 * group.covers.mean():11.1f}  {100 * group.half_width.median():8.1f} %"
         )
 
 

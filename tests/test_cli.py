@@ -206,6 +206,7 @@ def test_sweep_help_is_quick_and_names_the_choices() -> None:
         "env sync",
         "env check",
         "env remove",
+        "env prune",
     ],
 )
 def test_every_help_has_an_example(command: str) -> None:

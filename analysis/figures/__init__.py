@@ -8,6 +8,11 @@ from analysis.figures import throughput
 throughput(load("results/quick")).savefig("throughput.svg")
 """
 
+from analysis.figures.audit import gradient_matrix
+from analysis.figures.breakdown import breakdown, overlap_table, volume_table
+from analysis.figures.capacity import frontier, memory_components
+from analysis.figures.collectives import bandwidth, collectives
+from analysis.figures.compat import compat, compat_table
 from analysis.figures.cost import cost
 from analysis.figures.crossover import crossover
 from analysis.figures.display import rendered, show, show_table
@@ -21,13 +26,22 @@ from analysis.figures.style import alt_text
 
 __all__ = [
     "alt_text",
+    "bandwidth",
+    "breakdown",
+    "collectives",
+    "compat",
+    "compat_table",
     "cost",
     "crossover",
     "fitted",
+    "frontier",
     "gradient_audit",
+    "gradient_matrix",
     "gradient_table",
     "held_out",
     "memory",
+    "memory_components",
+    "overlap_table",
     "phases",
     "predicted_splits",
     "rendered",
@@ -37,4 +51,5 @@ __all__ = [
     "splits",
     "step_times",
     "throughput",
+    "volume_table",
 ]

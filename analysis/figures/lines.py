@@ -30,7 +30,7 @@ from analysis.figures.style import (
     span,
     styled,
 )
-from bench.theory import activation_bytes, logits_bytes, model_state_bytes, total_parameters
+from bench.theory import Training, peak_memory
 from bench.trial import DTYPE_BYTES, ModelSpec
 
 MIB = 2**20
@@ -69,7 +69,7 @@ def throughput(frame: pd.DataFrame) -> Figure:
 def memory(frame: pd.DataFrame) -> Figure:
     """Peak memory per rank [MiB] over the sequence length [tokens], and what theory expects.
 
-    Theory: `bench.theory.model_state_bytes`, `activation_bytes` and `logits_bytes` together.
+    Theory: `bench.theory.peak_memory`.
     """
     table = points(frame)
     known = table[table.peak_memory_bytes.notna()].copy()
@@ -93,6 +93,8 @@ def memory(frame: pd.DataFrame) -> Figure:
     notes = ["Maximum over ranks and rounds.", *left, *failures(table)]
     if known.comm.ne("nccl").any():
         notes.insert(1, "On CPU: a rank's own memory above what it shared when it was forked.")
+        if known.memory_limit.isna().any():
+            notes.insert(2, "Without memory_limit the C library keeps much of what was freed.")
     return finish(
         figure,
         title,
@@ -102,18 +104,23 @@ def memory(frame: pd.DataFrame) -> Figure:
     )
 
 
-def expected_bytes(row: pd.Series) -> float:
+def expected_bytes(row: pd.Series) -> int:
     """Peak memory of a rank by `bench.theory` [bytes], for the axes in `row`."""
     sizes = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab")
     model = ModelSpec(
         name=str(row["model"]),
         **{name: int(row[f"model.{name}"]) for name in sizes},
         activation_checkpointing=bool(row["model.activation_checkpointing"]),
+        loss_tiles=int(row["model.loss_tiles"]),
     )
-    size = DTYPE_BYTES.get(str(row["dtype"]), 4)
-    shape = (model, int(row["sp"]), int(row["micro_batch"]), int(row["seq_len"]))
-    state = model_state_bytes(total_parameters(model), int(row["zero"]), int(row["world"]), size)
-    return state.total + activation_bytes(*shape, size) + logits_bytes(*shape)
+    names = ("world", "sp", "zero", "micro_batch", "seq_len")
+    training = Training(
+        model,
+        **{name: int(row[name]) for name in names},
+        element_bytes=DTYPE_BYTES.get(str(row["dtype"]), 4),
+        whole_bucket=row["comm"] == "nccl",
+    )
+    return peak_memory(training).total
 
 
 def _lines(ax: Axes, part: pd.DataFrame, shown: dict[str, Look], column: str, unit: float) -> None:

@@ -65,7 +65,8 @@ def require_disk(spec: EnvironmentSpec, folder: Path) -> None:
             f"environment '{spec.name}' needs about {needed / 1e9:.1f} GB, but the disk of "
             f"{folder} has {free / 1e9:.1f} GB free; free some space (`spbench env list` shows "
             "what environments take), set SPBENCH_CACHE to a folder on a larger disk, or choose "
-            "environment.torch_backend=cpu (about 1.5 GB)"
+            "environment.torch_backend=cpu (about 1.5 GB)",
+            "machine",
         )
 
 

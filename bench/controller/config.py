@@ -36,6 +36,7 @@ SWEEP_KEYS = (
     "results",
     "retry",
     "report",
+    "env",
 )
 """Keys of a sweep as a whole: no part of a configuration, and never an axis."""
 
@@ -57,6 +58,8 @@ class Settings:
     experiment: Optional[str] = None
     report: bool = True
     """Whether the sweep ends with a report."""
+    keep: Optional[int] = None
+    """Environments made when first needed, at most so many of them kept; None: all beforehand."""
 
 
 def results_folder(results: Optional[str], experiment: Optional[str]) -> str:
@@ -71,6 +74,8 @@ def settings_of(cfg: DictConfig) -> Settings:
     for key in ("rounds", "max_rounds"):
         if not 1 <= cfg[key] <= MAX_ROUNDS:
             raise ConfigurationError(f"{key}={cfg[key]}: must be from 1 to {MAX_ROUNDS}")
+    if cfg.env.keep is not None and cfg.env.keep < 1:
+        raise ConfigurationError(f"env.keep={cfg.env.keep}: must be at least 1")
     precision = _precision(cfg)
     allowed = [status.value for status in Status]
     for status in cfg.retry:
@@ -88,6 +93,7 @@ def settings_of(cfg: DictConfig) -> Settings:
         retry=frozenset(Status(status) for status in cfg.retry),
         experiment=cfg.experiment,
         report=cfg.report,
+        keep=cfg.env.keep,
     )
 
 
@@ -169,6 +175,8 @@ def _environment(spec: dict[str, Any], chosen: Optional[Mapping[str, Any]]) -> d
         empty: dict[str, Any] = {"torch": None, "deepspeed": None, "requirements": []}
         empty |= {"python_version": None, "torch_backend": None}
         spec = {**spec, **{key: none for key, none in empty.items() if spec[key] == chosen[key]}}
+    if spec["python"] is None and spec["torch"] != chosen["torch"]:
+        spec, chosen = _companions(spec, chosen)
     if spec["name"] != chosen["name"] or all(spec[key] == chosen[key] for key in spec):
         return spec
     if spec["python"] is not None:
@@ -178,6 +186,38 @@ def _environment(spec: dict[str, Any], chosen: Optional[Mapping[str, Any]]) -> d
         if spec[key] != chosen[key]:
             label.extend(spec[key] if key == "requirements" else [str(spec[key])])
     return {**spec, "name": _label("+".join(label))}
+
+
+def _companions(
+    spec: dict[str, Any], chosen: Mapping[str, Any]
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """`spec` with what its torch needs beside it, and the environment that it now differs from.
+
+    What goes with a release of torch (numpy<2, a Python that it has wheels for) is written down
+    once, in the file of an environment with that torch, or one of the same minor release. Fields
+    that the command line changed stay.
+    """
+    base = _of_torch(spec["torch"])
+    if base is None:
+        return spec, chosen
+    keys = ("requirements", "python_version", "torch_backend")
+    taken = {key: base[key] for key in keys if spec[key] == chosen[key]}
+    name = base["name"] if spec["name"] == chosen["name"] else spec["name"]
+    return {**spec, **taken, "name": name}, base
+
+
+@functools.cache
+def _of_torch(torch: Optional[str]) -> Optional[dict[str, Any]]:
+    """The environment in conf/environment with this torch, else one of its minor release."""
+    from bench.controller.environments import known_specs
+
+    def release(version: str) -> list[str]:
+        return version.split(".")[:2]
+
+    specs = [one for one in known_specs(CONF).values() if one.torch is not None]
+    near = [one for one in specs if torch and release(str(one.torch)) == release(torch)]
+    best = next((one for one in near if one.torch == torch), near[0] if near else None)
+    return None if best is None else best.model_dump(mode="json")
 
 
 def _located(spec: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ spbench makes them with uv in the user's cache directory, in folders named by a 
 they must contain, so that all clones share them:
 
     <cache>/environments/<key>/      bin/python, spec.json, packages.txt, extensions/, preload.json
+                                     and on-the-fly where a sweep with env.keep made it
     <cache>/environments/<key>.lock  held while the environment is built or removed
     <cache>/interpreters/<key>/      extensions/ and preload.json of an interpreter of the user's
 
@@ -16,16 +17,17 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.controller import build
+from bench.controller import build, leases
 from bench.controller.interpreter import (
     Check,
     EnvironmentProblem,
@@ -48,10 +50,15 @@ __all__ = [
     "installed",
     "key_of",
     "known_specs",
+    "mark_on_the_fly",
     "provide",
     "remove",
+    "remove_leftovers",
     "status",
 ]
+
+
+ON_THE_FLY_FILE = "on-the-fly"
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,8 @@ class EnvironmentStatus:
     """Bytes of its files when built; uv may share them with its cache by hard links."""
     last_used: datetime | None = None
     """UTC."""
+    on_the_fly: bool = False
+    """Whether a sweep made it for as long as there is room: see `bench.controller.pool`."""
 
 
 def cache_dir() -> Path:
@@ -102,7 +111,7 @@ def provide(spec: EnvironmentSpec, report: Report | None = None) -> Interpreter:
     if spec.python is not None:
         return _given(spec)
     place = _place(key_of(spec))
-    if not _is_ready(place):
+    while not (_is_ready(place) and leases.take(place)):
         _build_once(spec, place, report or _silence)
     os.utime(place / build.SPEC_FILE)  # its time of modification is when it was last used
     extensions = place / "extensions"
@@ -134,15 +143,42 @@ def installed() -> list[EnvironmentStatus]:
     return sorted(statuses, key=lambda one: str(one.last_used), reverse=True)
 
 
+def mark_on_the_fly(spec: EnvironmentSpec) -> None:
+    """Say of a ready environment that whoever needs the room may remove it."""
+    (_place(key_of(spec)) / ON_THE_FLY_FILE).touch()
+
+
 def remove(key: str, report: Report | None = None) -> bool:
-    """Remove the environment `key` from the cache; False when it is not there."""
+    """Remove the environment `key` from the cache; False when it is not there.
+
+    Raises `EnvironmentProblem` when another process uses it.
+    """
     place = _place(key)
     if not place.is_dir():
         return False
     with _locked(place, report or _silence):
         if place.is_dir():
-            build.discard(place)
+            with leases.alone(place) as unused:
+                if not unused:
+                    raise EnvironmentProblem(
+                        f"environment {key} is in use by another process; remove it after that",
+                        "machine",
+                    )
+                build.discard(place)
     return True
+
+
+def remove_leftovers() -> int:
+    """Remove what builds and removals that were killed left; returns how many there were."""
+    import filelock
+
+    removed = 0
+    for left in (cache_dir() / "environments").glob("*.partial-*"):
+        lock = filelock.FileLock(f"{_place(left.name.partition('.')[0])}.lock")
+        with suppress(filelock.Timeout), lock.acquire(timeout=0):  # held: it is still at work
+            shutil.rmtree(left, ignore_errors=True)
+            removed += 1
+    return removed
 
 
 def known_specs(conf_dir: Path) -> dict[str, EnvironmentSpec]:
@@ -218,7 +254,8 @@ def _locked(place: Path, report: Report) -> Iterator[None]:
     except OSError as error:
         raise EnvironmentProblem(
             f"the cache {place.parent} cannot be written ({error.strerror}); make it writable, "
-            "or set SPBENCH_CACHE to a folder that is"
+            "or set SPBENCH_CACHE to a folder that is",
+            "machine",
         ) from error
     try:
         yield
@@ -248,6 +285,7 @@ def _read(place: Path, spec: EnvironmentSpec | None = None) -> EnvironmentStatus
         versions=_versions_text(content["torch"], content["deepspeed"], content["python"]),
         size_bytes=content["size_bytes"],
         last_used=datetime.fromtimestamp(path.stat().st_mtime, timezone.utc),
+        on_the_fly=(place / ON_THE_FLY_FILE).exists(),
     )
 
 

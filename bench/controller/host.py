@@ -17,8 +17,8 @@ import psutil
 
 from bench.controller import drivers, outcome
 from bench.controller.drivers import Note
-from bench.controller.environments import cache_dir
-from bench.controller.interpreter import Interpreter
+from bench.controller.environments import cache_dir, key_of
+from bench.controller.interpreter import EnvironmentProblem, Interpreter
 from bench.controller.outcome import Flight
 from bench.controller.provenance import driver_version
 from bench.controller.server_process import ServerBroken, ServerProcess
@@ -49,7 +49,9 @@ class Hosts:
     def __init__(self, interpreter_of: Callable[[EnvironmentSpec], Interpreter]) -> None:
         self._interpreter_of = interpreter_of
         self._hosts: dict[tuple[EnvironmentSpec, str, bool], Host] = {}
-        self._broken: dict[tuple[EnvironmentSpec, str, bool], str] = {}
+        self._broken: dict[
+            tuple[EnvironmentSpec, str, bool], ServerBroken | EnvironmentProblem
+        ] = {}
 
     def __enter__(self) -> Hosts:
         return self
@@ -81,14 +83,14 @@ class Hosts:
         started, clock = _now(), time.monotonic()
         try:
             host = self._host(key, folder)
-        except ServerBroken as broken:
+        except (ServerBroken, EnvironmentProblem) as broken:
             return Record.of(
                 trial,
                 Status.ENVIRONMENT,
                 started,
                 time.monotonic() - clock,
                 reason=str(broken).splitlines()[0],
-                errors=[_environment_error(str(broken))],
+                errors=[_environment_error(broken)],
             )
         try:
             return host.run(trial, folder)
@@ -101,16 +103,21 @@ class Hosts:
 
     def _host(self, key: tuple[EnvironmentSpec, str, bool], folder: Path) -> Host:
         if key in self._broken:
-            raise ServerBroken(self._broken[key])
+            raise self._broken[key]
         if key not in self._hosts:
             spec, device, shm = key
             log = folder / "logs" / f"server-{spec.name}-{device}.log"
             try:
                 self._hosts[key] = Host(ServerProcess(self._interpreter_of(spec), device, shm, log))
-            except ServerBroken as broken:
-                self._broken[key] = str(broken)
+            except (ServerBroken, EnvironmentProblem) as broken:
+                self._broken[key] = broken
                 raise
         return self._hosts[key]
+
+    def leave(self, key: str) -> None:
+        """End the servers of the environment `key`, which is about to be removed."""
+        for one in [one for one in self._hosts if key_of(one[0]) == key]:
+            self._hosts.pop(one).close()
 
     def close(self) -> None:
         """End every server and rank; a second Ctrl-C meanwhile changes nothing."""
@@ -325,11 +332,11 @@ def _cpu_seconds(pids: list[int]) -> list[float]:
     return seconds
 
 
-def _environment_error(text: str) -> RankError:
-    first, _, traceback = text.partition("\n")
-    return RankError(
-        rank=0, type="ServerBroken", message=first, traceback=traceback, phase="import"
-    )
+def _environment_error(broken: ServerBroken | EnvironmentProblem) -> RankError:
+    """The phase is the stage that the environment came to: `resolve`, `install`, …, `import`."""
+    first, _, rest = str(broken).partition("\n")
+    phase = broken.stage if isinstance(broken, EnvironmentProblem) else "import"
+    return RankError(rank=0, type=type(broken).__name__, message=first, traceback=rest, phase=phase)
 
 
 def _now() -> str:

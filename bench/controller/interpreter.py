@@ -61,7 +61,16 @@ print("\\n" + json.dumps({
 
 
 class EnvironmentProblem(Exception):
-    """An environment cannot be had; the message says what happened and what to do."""
+    """An environment cannot be had; the message says what happened and what to do.
+
+    `stage` is how far it came: `resolve` (its requirements exclude one another, or name what does
+    not exist), `install` (a package cannot be built or installed), `machine` (disk, network,
+    cache: it says nothing about the versions), `interpreter` (a Python that is no good).
+    """
+
+    def __init__(self, message: str, stage: str = "interpreter") -> None:
+        super().__init__(message)
+        self.stage = stage
 
 
 @dataclass(frozen=True)

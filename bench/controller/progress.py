@@ -80,7 +80,7 @@ def outcome(record: Record) -> str:
     if record.status is Status.OK:
         return f"ok {', '.join(_figures(record))} {took}".replace("  ", " ")
     gone = any(rank.outcome in ("killed", "exited") for rank in record.ranks)
-    if record.errors and not gone:
+    if record.errors and not gone and record.status is not Status.ENVIRONMENT:
         first = record.errors[0]
         same = [e.rank for e in record.errors if (e.type, e.phase) == (first.type, first.phase)]
         ranks = ", ".join(map(str, same))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
@@ -23,6 +23,9 @@ from bench.controller.messages import explain_hydra, is_hydra_error, unknown_opt
 from bench.controller.progress import display
 from bench.controller.sweeper import Composer, Point, plan
 from bench.trial import Configuration, EnvironmentSpec
+
+if TYPE_CHECKING:
+    from bench.controller.pool import Pool
 
 DEFAULT_EXPERIMENT = "quick"
 
@@ -96,7 +99,7 @@ class Run:
 
     def _run(self, configurations: Sequence[Configuration], cfg: DictConfig) -> None:
         schedule = sweep.Schedule(configurations, settings_of(cfg))
-        interpreters = self._interpreters(schedule)
+        interpreter_of, pool = self._interpreters(schedule)
         sweep.create(schedule.settings.results)
         shown = display(
             self._console,
@@ -104,16 +107,29 @@ class Run:
             total=len(schedule.trials),
             settled=len(schedule.trials) - len(schedule.left),
         )
-        with _terminable(), self._launcher(interpreters.__getitem__) as launcher, shown:
+        with _terminable(), self._launcher(interpreter_of) as launcher, shown:
+            if pool is not None:
+                pool.leave = launcher.leave
             self.summary = sweep.run(schedule, launcher, shown, _watch())
 
-    def _interpreters(self, schedule: sweep.Schedule) -> dict[EnvironmentSpec, Any]:
-        """The interpreters of all environments that are needed, before the first trial."""
+    def _interpreters(
+        self, schedule: sweep.Schedule
+    ) -> tuple[Callable[[EnvironmentSpec], Any], Optional[Pool]]:
+        """The interpreters of all environments that are needed, before the first trial.
+
+        With `env.keep` they come from a pool, which makes each when it is first asked for.
+        """
         if self._provide is None:
             from bench.controller.environments import provide
         else:
             provide = self._provide
-        return {spec: provide(spec, self._say) for spec in schedule.environments}
+        if schedule.settings.keep is not None:
+            from bench.controller.pool import Pool
+
+            pool = Pool(schedule.settings.keep, provide, self._say)
+            return pool.interpreter, pool
+        ready = {spec: provide(spec, self._say) for spec in schedule.environments}
+        return ready.__getitem__, None
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -42,6 +42,7 @@ class ModelSchema:
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     activation_checkpointing: bool = False
+    loss_tiles: int = 1
 
 
 @dataclass
@@ -59,6 +60,13 @@ class LimitsSchema:
 
     timeout_s: float = MISSING
     hang_s: float = MISSING
+
+
+@dataclass
+class EnvSchema:
+    """How a sweep comes by its environments."""
+
+    keep: Optional[int] = None
 
 
 @dataclass
@@ -97,6 +105,7 @@ class Schema:
     results: Optional[str] = None
     retry: list[str] = field(default_factory=list)
     report: bool = MISSING
+    env: EnvSchema = field(default_factory=EnvSchema)
 
 
 def keys(schema: Any = Schema, prefix: str = "") -> Iterator[str]:

@@ -157,8 +157,10 @@ def _environment(interpreter: Interpreter, device: str, scratch: Path) -> dict[s
     paths = [str(ROOT)]
     if interpreter.spec.python is None:
         variables["PYTHONNOUSERSITE"] = "1"
-    elif "SPBENCH_USER_PYTHONPATH" in os.environ:
-        paths.append(os.environ["SPBENCH_USER_PYTHONPATH"])
+    else:
+        variables["PYTHONDONTWRITEBYTECODE"] = "1"  # the user's interpreter stays as it is
+        if "SPBENCH_USER_PYTHONPATH" in os.environ:
+            paths.append(os.environ["SPBENCH_USER_PYTHONPATH"])
     variables.update(
         PATH=os.pathsep.join([str(interpreter.python.parent), variables.get("PATH", os.defpath)]),
         PYTHONPATH=os.pathsep.join(paths),

@@ -153,6 +153,8 @@ class Schedule:
         return self._add(trial for trial in order if trial.key[0] in wanting)
 
     def _add(self, trials: Iterable[Trial]) -> list[Trial]:
+        if self.settings.keep is not None:
+            trials = by_environment(trials)
         added = [self._attempt(trial) for trial in trials]
         self.trials += added
         self.left += [trial for trial in added if not self.ledger.settles(trial)]
@@ -197,6 +199,17 @@ def _order(configurations: Sequence[Configuration], round_: int, seed: int) -> I
     random.Random(f"{seed}/{round_}").shuffle(order)
     for configuration in order:
         yield Trial(configuration=configuration, round=round_)
+
+
+def by_environment(trials: Iterable[Trial]) -> list[Trial]:
+    """`trials` with all rounds of an environment together: then it is made once, not every round.
+
+    The price is that a drift of the machine no longer hits all environments alike.
+    """
+    together: dict[EnvironmentSpec, list[Trial]] = {}
+    for trial in trials:
+        together.setdefault(trial.configuration.environment, []).append(trial)
+    return [trial for those in together.values() for trial in those]
 
 
 def create(folder: Path) -> None:

@@ -89,7 +89,7 @@ class Composer:
         line = override.input_line or ""
         if not override.is_sweep_override():
             return [line]
-        if override.key_or_group in SWEEP_KEYS:
+        if override.key_or_group.partition(".")[0] in SWEEP_KEYS:
             raise ConfigurationError(
                 f"{line}: '{override.key_or_group}' is for the sweep as a whole and no axis; "
                 "allowed: one value"

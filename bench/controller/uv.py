@@ -19,36 +19,43 @@ _KEPT_LINES = 4
 _PROGRESS = re.compile(r"^(Resolved|Downloading|Building|Prepared|Installed|Bytecode compiled) ")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
-_CAUSES: tuple[tuple[str, str], ...] = (
+# What uv says, what that means, and the stage that it failed at.
+_CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         r"No space left on device|os error 28|Disk quota exceeded",
         "the disk is full; free some space (`spbench env list` shows what environments take), or "
         "set SPBENCH_CACHE and UV_CACHE_DIR to a disk that has it",
+        "machine",
     ),
     (
         r"network was disabled|dns error|tcp connect error|Connection refused|error sending request"
         r"|timed out|Network is unreachable|certificate",
         "the package index cannot be reached; check the network (uv does not read pip's "
         "configuration: set UV_DEFAULT_INDEX, UV_FIND_LINKS or SSL_CERT_FILE where pip needs them)",
+        "machine",
     ),
     (
         r"No interpreter found|Python download|No download found",
         "there is no suitable Python; install one, or change environment.python_version",
+        "resolve",
     ),
     (
         r"Failed to parse|no such comparison operator",
         "a requirement is not in pip's syntax; correct environment.torch, environment.deepspeed "
         "or environment.requirements",
+        "resolve",
     ),
     (
         r"No solution found|no version of|was not found in the package registry",
         "no such version, or the requirements exclude one another; change environment.torch, "
         "environment.deepspeed, environment.requirements or environment.python_version",
+        "resolve",
     ),
     (
         r"Failed to build|Build backend|failed to build",
         "a package failed to build from source; choose a version that has a wheel, or install "
         "what its build asks for",
+        "install",
     ),
 )
 
@@ -66,7 +73,8 @@ def binary() -> str:
     if found is None:
         raise EnvironmentProblem(
             "uv, which makes the environments, is not installed; run `pip install uv`, "
-            "or start spbench by its own ./spbench"
+            "or start spbench by its own ./spbench",
+            "machine",
         )
     return found
 
@@ -113,14 +121,20 @@ def run(
         finally:
             end_group(process)
     if code:
-        raise EnvironmentProblem(explain(subject, said, code))
+        raise EnvironmentProblem(explain(subject, said, code), stage_of(said))
+
+
+def stage_of(said: Sequence[str]) -> str:
+    """How far a failed uv came, as `EnvironmentProblem.stage` has it; `said` are its lines."""
+    text = "\n".join(said)
+    return next((stage for pattern, _, stage in _CAUSES if re.search(pattern, text)), "install")
 
 
 def explain(subject: str, said: Sequence[str], code: int) -> str:
     """One message for a failed uv: the cause in words, then uv's own last lines."""
     text = "\n".join(said)
     cause = next(
-        (words for pattern, words in _CAUSES if re.search(pattern, text)),
+        (words for pattern, words, _ in _CAUSES if re.search(pattern, text)),
         f"uv failed with exit code {code}; run the same with a newer uv, or report it",
     )
     own = [line for line in said if line.strip() and not line.startswith(("Using ", "warning"))]

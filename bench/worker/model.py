@@ -130,11 +130,26 @@ class Decoder(nn.Module):
                 x = checkpoint(block, x, cos, sin, use_reentrant=False)
             else:
                 x = block(x, cos, sin)
-        logits = self.head(self.norm(x)).flatten(0, 1)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        total = F.cross_entropy(wide, labels.flatten(), ignore_index=IGNORED, reduction="sum")
-        valid = (labels != IGNORED).sum().to(wide.dtype)
+        total = self._total_loss(self.norm(x).flatten(0, 1), labels.flatten())
+        valid = (labels != IGNORED).sum().to(total.dtype)
         return total / valid.clamp(min=1), valid
+
+    def _total_loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Sum of the cross-entropies of tokens `x` [tokens, hidden], by `spec.loss_tiles` tiles.
+
+        Tiles are of equal size but for the last; there are never more of them than tokens. A
+        tile's logits live only while it is computed, which backward does once more.
+        """
+        if self.spec.loss_tiles == 1 or not torch.is_grad_enabled():
+            return self._tile_loss(x, labels)
+        tiles = zip(x.chunk(self.spec.loss_tiles), labels.chunk(self.spec.loss_tiles))
+        losses = [checkpoint(self._tile_loss, *tile, use_reentrant=False) for tile in tiles]
+        return torch.stack(losses).sum()
+
+    def _tile_loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        logits = self.head(x)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        return F.cross_entropy(wide, labels, ignore_index=IGNORED, reduction="sum")
 
 
 def parameter_shapes(spec: ModelSpec) -> Dict[str, torch.Size]:

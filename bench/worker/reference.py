@@ -4,7 +4,8 @@ It is computed once per model, data and sequence length, in a process of its own
 and shared by every trial that has the same `Configuration.reference_key`. The initial weights
 lie beside it: they are drawn once and loaded by all, so that no version draws its own.
 
-    weights.npy    float32, all parameters one after another in the model's order
+    weights.npy    float32, all parameters one after another in the model's order; a link to
+                   the file beside the folders, which all lengths and splits share
     gradient.npy   float64, likewise
     reference.json loss, shapes, who computed it
     noise-<dtype>-<torch>.json   relative error of one process in that dtype, on that torch
@@ -85,7 +86,7 @@ def create(folder: Path, configuration: Configuration) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     spec = configuration.model
     if "weights" in parts:
-        _save(folder / "weights.npy", _initial_weights(spec, configuration.seed))
+        _link_weights(folder, configuration)
     reference = Reference(folder, spec)
     if "gradient" in parts:
         loss, gradient = _loss_and_gradient(configuration, reference.weights(), torch.float64)
@@ -101,6 +102,16 @@ def create(folder: Path, configuration: Configuration) -> None:
             "parameters": {name: one.relative_error for name, one in single.items()},
         }
         _write_json(noise_file(folder, configuration.dtype), content)
+
+
+def _link_weights(folder: Path, configuration: Configuration) -> None:
+    """Make `weights.npy` a link to the weights that all references of the model share."""
+    shared = folder.parent / f"weights-{configuration.weights_key}.npy"
+    if not shared.exists():
+        _save(shared, _initial_weights(configuration.model, configuration.seed))
+    link = folder / f".weights-{os.getpid()}"
+    link.symlink_to(Path("..") / shared.name)
+    link.replace(folder / "weights.npy")
 
 
 def _initial_weights(spec: ModelSpec, seed: int) -> Iterator[np.ndarray]:

@@ -189,10 +189,12 @@ def test_memory_stands_beside_the_theory(tmp_path: Path) -> None:
     frame = load(folder)
     # tiny: 2 layers of 2·64·16·(4+2) + 3·64·128 = 36,864; embedding and head 2·256·64; 5·64 norms
     parameters = 2 * 36_864 + 2 * 16_384 + 320
-    state = parameters * (4 + 4 + 8)
-    live = 4 * 256 * (4 * 64 + 2 * 16 * 6 + 4 * 128)  # 256 tokens a rank
+    state = parameters * (4 + 8)  # gradients come later than the peak
+    # a token: norms 2·12·64, attention 4·(64 + 32 + 3·64 + 2·64), SwiGLU 4·4·128, log-sum-exp 4·4
+    layer = 256 * (1536 + 1664 + 2048 + 16)  # 256 tokens a rank
+    last_norm = 256 * 12 * 64
     logits = 3 * 4 * 256 * 256
-    expected = state + 2 * live + logits
+    expected = state + 2 * layer + last_norm + logits
     assert expected_bytes(frame.iloc[0]) == expected
     ax = axes_of(figures.memory(frame), "sp=2 dp=2")
     drawn = [list(line.get_ydata()) for line in ax.lines]

@@ -32,6 +32,7 @@ def test_a_default_that_is_spelt_out_is_the_same_configuration():
         pytest.param({"environment": factories.environment("other")}, id="environment-name"),
         pytest.param({"comm": CommSpec(name="gloo")}, id="comm"),
         pytest.param({"memory_limit": 2**30}, id="memory-limit"),
+        pytest.param({"model": factories.TINY.model_copy(update={"loss_tiles": 2})}, id="tiles"),
     ],
 )
 def test_hash_tells_configurations_apart(fields):
@@ -61,7 +62,8 @@ def test_reference_is_shared_by_what_only_splits_the_work():
     assert factories.configuration(world=8, sp=4).reference_key == key  # dp is 2 in both
     assert factories.configuration(sp=4).reference_key != key
     assert factories.configuration(seed=1).reference_key != key
-    renamed = factories.TINY.model_copy(update={"name": "x", "activation_checkpointing": True})
+    execution = {"name": "x", "activation_checkpointing": True, "loss_tiles": 4}
+    renamed = factories.TINY.model_copy(update=execution)
     assert factories.configuration(model=renamed).reference_key == key
 
 
@@ -156,3 +158,33 @@ def test_what_communication_implies():
         False,
         True,
     ]
+
+
+def test_memory_that_cannot_be_enough_is_refused_before_anything_is_launched():
+    # layers 2*(2*64*64 + 2*64*32 + 3*64*128), 5 norms of 64, two embeddings of 256*64
+    weights = 4 * (2 * (8192 + 4096 + 24576) + 5 * 64 + 2 * 256 * 64)
+    below = factories.configuration(memory_limit=weights - 1)
+    assert below.unsupported_reasons() == [
+        f"memory_limit={weights - 1} is below the {weights} bytes of the weights of model=tiny "
+        "alone (zero=1, world=4)"
+    ]
+    assert factories.configuration(memory_limit=weights).unsupported_reasons() == []
+    # ZeRO 3 holds a quarter of them
+    assert factories.configuration(memory_limit=weights - 1, zero=3).unsupported_reasons() == []
+
+
+def test_capacity_on_cpu_needs_a_limit_and_chooses_its_lengths():
+    without = factories.configuration(scenario="capacity", seq_len=511)
+    assert without.unsupported_reasons() == [
+        "scenario=capacity on CPU needs a memory_limit per rank, such as 1GiB"
+    ]
+    limited = factories.configuration(scenario="capacity", seq_len=511, memory_limit=2**30)
+    assert limited.unsupported_reasons() == []
+
+
+def test_weights_are_shared_by_all_lengths_and_splits():
+    key = factories.configuration().weights_key
+    assert factories.configuration(seq_len=1024, sp=4, mask="none").weights_key == key
+    assert factories.configuration(seed=1).weights_key != key
+    wider = factories.TINY.model_copy(update={"vocab": 512})
+    assert factories.configuration(model=wider).weights_key != key

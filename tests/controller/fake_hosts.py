@@ -34,6 +34,9 @@ class FakeHosts:
     def __exit__(self, *error: object) -> None:
         self.closed += 1
 
+    def leave(self, key: str) -> None:
+        """No server runs."""
+
     def run(self, trial: Trial, folder: Path, note: Callable[[str], None]) -> Record:
         self.trials.append(trial)
         record = Record.of(trial, Status.OK, "2026-01-01T00:00:00.000+00:00", 0.5)

@@ -81,6 +81,12 @@ REFUSED = [
     (["deepspeed.bf16.enabled=true"], ["deepspeed.bf16.enabled follows from `dtype`"]),
     (["mask=empty_shard", "sp=1"], ["mask=empty_shard leaves no label at all with sp=1"]),
     (["environment=torch-2.2,torch-2.13", "environment.torch=2.4.1"], ["two different"]),
+    (["env.keep=0"], ["env.keep=0: must be at least 1"]),
+    (["env.keep=-1"], ["env.keep=-1: must be at least 1"]),
+    (["env.keep=x"], ["env.keep=x: must be a whole number"]),
+    (["env.keep=1,2"], ["env.keep=1,2", "no axis"]),
+    (["env.kep=1"], ["env.kep: unknown key", "did you mean 'env.keep'?"]),
+    (["scenario=compat", "options.zeros=[0]"], ["options.zeros: unknown", "did you mean 'zero'?"]),
     (["rounds=1,2"], ["rounds=1,2", "no axis"]),
     (["retry=eror"], ["retry=eror: unknown status", "timeout", "did you mean 'error'?"]),
     (["seq_len=interval(1,3)"], ["seq_len=interval(1,3)", "range(start,stop,step)"]),
@@ -189,6 +195,42 @@ def test_an_ad_hoc_environment_is_named_by_its_versions(tmp_path: Path) -> None:
         tmp_path, "environment.torch=2.4.1", "environment.deepspeed=0.16.9"
     ).environment
     assert environment.name == "torch-2.4.1+deepspeed-0.16.9"
+
+
+@pytest.mark.parametrize(
+    ("torch", "name", "requirements", "python"),
+    [
+        pytest.param("2.2.2", "torch-2.2.2+deepspeed-0.18.6", ("numpy<2", "setuptools"),
+                     ">=3.9,<3.12", id="of the file with that torch"),
+        pytest.param("2.2.1", "torch-2.2.1+deepspeed-0.18.6", ("numpy<2", "setuptools"),
+                     ">=3.9,<3.12", id="of its minor release"),
+        pytest.param("2.4.1", "torch-2.4.1+deepspeed-0.18.6", (), ">=3.10", id="none"),
+    ],
+)  # fmt: skip
+def test_an_ad_hoc_torch_brings_what_a_file_says_it_needs(
+    torch: str, name: str, requirements: tuple[str, ...], python: str, tmp_path: Path
+) -> None:
+    found = configuration(
+        tmp_path, f"environment.torch={torch}", "environment.deepspeed=0.18.6"
+    ).environment
+    assert (found.name, found.requirements, found.python_version) == (name, requirements, python)
+
+
+def test_what_the_command_line_asks_for_stays(tmp_path: Path) -> None:
+    found = configuration(
+        tmp_path,
+        "environment.torch=2.2.2",
+        "environment.deepspeed=0.18.6",
+        "environment.python_version=3.10",
+        "environment.requirements=[wheel]",
+    ).environment
+    assert (found.requirements, found.python_version) == (("wheel",), "3.10")
+    assert found.name == "torch-2.2.2+deepspeed-0.18.6+wheel+3.10"
+
+
+def test_ad_hoc_versions_that_a_file_has_are_that_environment(tmp_path: Path) -> None:
+    overrides = ("environment.torch=2.2.2", "environment.deepspeed=0.18.2")
+    assert configuration(tmp_path, *overrides).environment.name == "torch-2.2"
 
 
 def test_a_name_that_was_given_is_kept(tmp_path: Path) -> None:

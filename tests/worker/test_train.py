@@ -70,6 +70,9 @@ def test_old_torch_fails_where_sp_is_smaller_than_world(run_trial: RunTrial) -> 
         {"sp": 4, "model": TINY.model_copy(update={"kv_heads": 2})},
         {"model": TINY.model_copy(update={"kv_heads": 8})},
         {"model": TINY.model_copy(update={"activation_checkpointing": True})},
+        {"model": TINY.model_copy(update={"loss_tiles": 3})},  # 32 tokens: tiles of 11, 11, 10
+        {"model": TINY.model_copy(update={"loss_tiles": 100}), "zero": 0},  # a tile a token
+        {"model": TINY.model_copy(update={"loss_tiles": 4, "activation_checkpointing": True})},
         {"micro_batch": 2},
         {"mask": "none"},
         {"mask": "prompt"},

@@ -13,15 +13,13 @@ from bench.worker.model import CoreAttention
 _HEADS, _SEQUENCE, _BATCH = 2, 1, 0  # dimensions of [batch, seq, heads, head_dim]
 
 
-def build(mesh: Mesh, spec: ModelSpec) -> CoreAttention:
-    """`DistributedAttention` around `causal_attention`.
+def build(mesh: Mesh, spec: ModelSpec, within: CoreAttention = causal_attention) -> CoreAttention:
+    """`DistributedAttention` around `within`, which sees whole sequences and a share of the heads.
 
     Where there are fewer key/value heads than ranks, each is repeated until every rank gets
     one, as DeepSpeed's own integration with transformers does.
     """
-    method = DistributedAttention(
-        causal_attention, mesh.sp_group, scatter_idx=_HEADS, gather_idx=_SEQUENCE
-    )
+    method = DistributedAttention(within, mesh.sp_group, scatter_idx=_HEADS, gather_idx=_SEQUENCE)
     copies = max(1, mesh.sp // spec.kv_heads)
 
     def core(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -47,16 +47,16 @@ class CollectiveCounter:
     def __enter__(self) -> CollectiveCounter:
         for name in _INPUT:
             if hasattr(dist, name):
-                self._replace(dist, name, self._counting(name, getattr(dist, name)))
+                self._replace(dist, name, self._around(name, getattr(dist, name)))
         view: Any = functional.dist
         if view is not dist:  # the emulation of NCCL does this one itself
             self._replace(
-                view, "reduce_scatter", self._counting("reduce_scatter", view.reduce_scatter)
+                view, "reduce_scatter", self._around("reduce_scatter", view.reduce_scatter)
             )
         backend = _deepspeed_backend()
         for attribute, name in _KEPT_BY_DEEPSPEED.items():
             if getattr(backend, attribute, None) is not None:
-                self._replace(backend, attribute, self._counting(name, getattr(backend, attribute)))
+                self._replace(backend, attribute, self._around(name, getattr(backend, attribute)))
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -71,19 +71,24 @@ class CollectiveCounter:
             for (phase, name), (calls, size) in self._counts.items()
         ]
 
-    def _replace(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+    def _replace(self, owner: Any, name: str, function: Any) -> None:
         self._replaced.append((owner, name, getattr(owner, name)))
         setattr(owner, name, function)
 
-    def _counting(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def counted(*args: Any, **kwargs: Any) -> Any:
             count = self._counts[self.phase, name]
             count[0] += 1
-            count[1] += sum(_sizes(_input(name, args, kwargs)))
+            count[1] += handed_in_bytes(name, args, kwargs)
             return function(*args, **kwargs)
 
         return counted
+
+
+def handed_in_bytes(name: str, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> int:
+    """Bytes of the tensors that the rank hands in to a call of collective `name`."""
+    return sum(_sizes(_input(name, args, kwargs)))
 
 
 def _input(name: str, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from pathlib import Path
 from typing import Dict, Optional
@@ -9,6 +10,11 @@ from typing import Dict, Optional
 import torch
 
 from bench.record import RankMemory
+
+_M_MMAP_THRESHOLD = -3
+"""Number of the option in glibc's malloc.h."""
+_SMALLEST_MAPPED_BYTES = 1 << 17
+"""glibc's own value at start, before it adapts."""
 
 
 class CpuMemory:
@@ -59,7 +65,8 @@ def limit(device: str, bytes_per_rank: Optional[int]) -> None:
     """Let this process allocate no more than `bytes_per_rank`, if that is not None.
 
     On CPU the limit counts private data pages, as `RLIMIT_DATA` does, above those the process
-    has now; torch's allocator then raises as it does when the machine is full.
+    has now: what is allocated, touched or not, as a GPU counts. The kernel refuses at once, and
+    torch's allocator then raises as it does when the machine is full.
     """
     if bytes_per_rank is None:
         return
@@ -67,8 +74,19 @@ def limit(device: str, bytes_per_rank: Optional[int]) -> None:
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, bytes_per_rank / total))
     else:
+        _return_freed_memory()
         bound = _status()["VmData"] + bytes_per_rank
         resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+
+
+def _return_freed_memory() -> None:
+    """Have the C library give memory back when it is freed.
+
+    By itself it keeps what was freed, up to 32 MiB a piece, for the next `malloc` (mallopt(3),
+    M_MMAP_THRESHOLD), so that a process holds more than it uses: a quarter more was seen.
+    It costs time: fresh pages are zeroed by the kernel.
+    """
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _SMALLEST_MAPPED_BYTES)
 
 
 def _status() -> Dict[str, int]:

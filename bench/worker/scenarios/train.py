@@ -15,30 +15,44 @@ import torch
 from deepspeed.utils import safe_get_full_grad
 from torch import Tensor
 
+from bench import theory
 from bench.record import PHASES, CollectiveCount, GradientError, RankSamples
 from bench.worker.mesh import Mesh
-from bench.worker.metrics import clock, memory
+from bench.worker.metrics import clock, memory, snapshot
 from bench.worker.metrics.collectives import CollectiveCounter
 from bench.worker.metrics.gradient import judge
 from bench.worker.rank import Rank
 from bench.worker.reference import Reference
 from bench.worker.training import Clock, Trainer
 
+OPTIONS = ("busy_s", "memory_snapshot")
+
 
 def run(rank: Rank) -> Dict[str, Any]:
     """Warm-up steps, of which the first is checked and counted, then the measured ones.
 
-    Returns the fields `samples`, `memory`, `gradient` and `collectives` of this rank.
+    Returns the fields `samples`, `memory`, `gradient`, `collectives` and `details` of this rank.
 
     Raises:
-        ValueError: `options` has another key than `busy_s`, or that is no number from 0 on.
+        ValueError: `options` has another key than `OPTIONS`, or `busy_s` is no number from 0 on.
+    """
+    options = rank.configuration.options
+    busy_s = _busy_seconds(options)
+    with snapshot.kept(rank, bool(options.get("memory_snapshot"))):
+        _, fields = measure(rank, busy_s)
+        return fields
+
+
+def measure(rank: Rank, busy_s: float = 0.0) -> Tuple[Trainer, Dict[str, Any]]:
+    """The trainer after its warm-up and measured steps, and the fields that `run` returns.
+
+    `busy_s` is how many seconds each measured step is made longer.
     """
     c = rank.configuration
-    busy_s = _busy_seconds(c.options)
     cuda = rank.device.type == "cuda"
     meter = memory.CudaMemory() if cuda else memory.CpuMemory(rank.shared_bytes)
-    memory.limit(rank.device.type, c.memory_limit)
     mesh = Mesh.create(c.sp)
+    memory.limit(rank.device.type, c.memory_limit)  # the stacks of gloo's threads do not count
     reference = Reference(rank.reference, c.model)
     trainer = Trainer(c, mesh, reference, rank.device)
     make_clock = clock.CudaClock if cuda else clock.CpuClock
@@ -66,12 +80,21 @@ def run(rank: Rank) -> Dict[str, Any]:
     )
     if gradient is not None:
         gradient.loss = samples.losses[0]
-    return {
+    return trainer, {
         "samples": samples.model_dump(),
         "memory": meter.read(rank.index).model_dump(),
         "gradient": gradient.model_dump() if gradient is not None else None,
         "collectives": [count.model_dump() for count in collectives],
+        "details": {"memory": _predicted_memory(rank)},
     }
+
+
+def _predicted_memory(rank: Rank) -> Dict[str, Any]:
+    """The peak that theory expects, by component [bytes], to be read beside `memory`."""
+    # on CPU the peak counts pages that were written to, and few of the reduce bucket's are
+    training = theory.training_of(rank.configuration, whole_bucket=rank.device.type == "cuda")
+    peak = theory.peak_memory(training)
+    return {"moment": peak.moment, "predicted": peak.total, "components": peak.components()}
 
 
 def _first_step(
@@ -88,7 +111,7 @@ def _first_step(
 
         def check() -> None:
             enter("gradient")
-            found[0] = _gradient_error(rank, trainer, reference)
+            found[0] = gradient_error(rank, trainer, reference)
 
         check_or_not = check if rank.configuration.gradient_check else _nothing
         losses.append(trainer.step(enter, warmup, check_or_not))
@@ -96,7 +119,8 @@ def _first_step(
     return found[0], counts
 
 
-def _gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
+def gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
+    """What the optimizer would consume on this rank, judged; call it before the optimizer steps."""
     # optimizers for 16 bit scale the loss and divide the gradient by as much when they step
     loss_scale = float(getattr(trainer.engine.optimizer, "loss_scale", 1.0))
 
@@ -117,8 +141,9 @@ def _gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> Gradi
 
 def _busy_seconds(options: Dict[str, Any]) -> float:
     for name in options:
-        if name != "busy_s":
-            raise ValueError(f"options.{name}: unknown to scenario train; allowed: busy_s")
+        if name not in OPTIONS:
+            allowed = ", ".join(OPTIONS)
+            raise ValueError(f"options.{name}: unknown to scenario train; allowed: {allowed}")
     seconds = options.get("busy_s", 0.0)
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
         raise ValueError(f"options.busy_s={seconds}: must be a number of seconds from 0 on")

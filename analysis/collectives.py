@@ -1,0 +1,230 @@
+"""The audit of collectives as tables: every case, the matrix in which equal rows are one, bandwidth.
+
+from analysis.collectives import matrix
+from analysis.frame import load
+matrix("results/collectives", load("results/collectives"))
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.frame import records
+from analysis.reading import Content
+
+NOT_RUN = "not run"
+NOT_EMULATED = "not emulated"
+"""The emulation of NCCL reaches `torch.distributed.nn.functional` and nothing else."""
+SEVERITY = ("ok", "no gradient", "lost", "wrong", "error", "hang", "crash")
+"""Kinds of outcomes, the worst last."""
+CASE_COLUMNS = ("column", "round", "collective", "variant", "group", "form", "kind", "cell")
+TIMING_COLUMNS = (
+    "column",
+    "collective",
+    "ranks",
+    "seq_len",
+    "bytes",
+    "count",
+    "dtype",
+    "direction",
+    "seconds",
+    "algorithm_bandwidth",
+    "bus_bandwidth",
+    "wrong",
+    "error",
+)
+
+
+class Row(NamedTuple):
+    """Cases that came out alike in every column."""
+
+    collectives: tuple[str, ...]
+    variants: tuple[str, ...]
+    groups: tuple[str, ...]
+    forms: tuple[str, ...]
+    cells: tuple[str, ...]
+
+
+class Matrix(NamedTuple):
+    """What was found, equal rows taken together."""
+
+    columns: list[str]
+    """`torch-2.2 (2.2.2) gloo`: environment, observed torch, communication."""
+    rows: list[Row]
+    forms: tuple[str, ...]
+    """All forms that were tried: a row that has them all needs no list."""
+    right: list[str]
+    """Collectives that are ok in every case and column. What is ok everywhere has no row."""
+
+
+def cases(folder: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per case and trial: `CASE_COLUMNS`.
+
+    `form` is the layout of the upstream gradient, or the dtype where that is not float32; `kind`
+    the worst of `SEVERITY` among the ranks; `cell` what each rank saw, in a few words.
+    """
+    found = [
+        row for record in records(folder, frame) for row in _cases_of(record, column_of(record))
+    ]
+    return pd.DataFrame(found, columns=list(CASE_COLUMNS))
+
+
+def matrix(folder: Path | str, frame: pd.DataFrame) -> Matrix:
+    """The audit's matrix, in the order in which the collectives were run."""
+    table = cases(folder, frame)
+    columns = list(dict.fromkeys(column_of(record) for record in records(folder, frame)))
+    missing = _missing(folder, frame)
+    cells = {
+        place: " / ".join(dict.fromkeys(values))
+        for place, values in table.groupby(list(CASE_COLUMNS[2:6]) + ["column"], sort=False)["cell"]
+    }
+    places = list(dict.fromkeys(table[list(CASE_COLUMNS[2:6])].itertuples(index=False, name=None)))
+    tried = {place[0] for place in places}
+    places += [(name, "", "", "") for _, name in missing if name not in tried]
+    rows = [
+        Row(
+            *((value,) for value in place),
+            tuple(
+                cells.get((*place, column), missing.get((column, place[0]), NOT_RUN))
+                for column in columns
+            ),
+        )
+        for place in dict.fromkeys(places)
+    ]
+    for field in ("forms", "groups", "variants"):
+        rows = _merged(rows, field)
+    right = _right(rows)
+    rows = [row for row in rows if not _fine(row)]
+    forms = tuple(dict.fromkeys(table.form))
+    return Matrix(columns, _merged(rows, "collectives"), forms, right)
+
+
+def timings(folder: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per collective, size and direction: `TIMING_COLUMNS`; the slowest group's.
+
+    `seconds` and both bandwidths [bytes/s] are missing where `error` is not.
+    """
+    rows = [
+        {**row, "column": column_of(record)}
+        for record in records(folder, frame)
+        for row in record["details"].get("timing", [])
+    ]
+    table = pd.DataFrame(rows, columns=list(TIMING_COLUMNS))
+    keys = list(TIMING_COLUMNS[:8])
+    slowest = {"seconds": "max", "algorithm_bandwidth": "min", "bus_bandwidth": "min"}
+    return table.groupby(keys, sort=False, as_index=False).agg(
+        {**slowest, "wrong": "sum", "error": "first"}
+    )
+
+
+def column_of(record: Content) -> str:
+    """`torch-2.2 (2.2.2) gloo`: what a record's findings stand under."""
+    config, worker = record["config"], record.get("worker") or {}
+    version = str(worker.get("torch", "?")).split("+")[0]
+    return f"{config['environment']['name']} ({version}) {config['comm']['name']}"
+
+
+def variants_of(row: Row) -> str:
+    """A row's arguments as text; `defaults` where they are among others."""
+    if row.variants == ("",):
+        return ""
+    return ", ".join(variant or "defaults" for variant in row.variants)
+
+
+def is_emulated(column: str) -> bool:
+    """Whether a column's communication is the emulation of NCCL."""
+    return column.endswith("nccl_over_gloo")
+
+
+def kind_of(cell: str) -> str:
+    """The worst of `SEVERITY` in a cell's text; `ok` also for cells that say nothing was run."""
+    return max((_kind(part) for part in cell.replace(" / ", "; ").split("; ")), key=SEVERITY.index)
+
+
+def says_nothing(cell: str) -> bool:
+    """Whether nothing was run there."""
+    return cell in (NOT_RUN, NOT_EMULATED, "absent", "unknown signature")
+
+
+def _kind(text: str) -> str:
+    if text == "ok" or says_nothing(text):
+        return "ok"
+    if text.startswith(("wrong", "gradient ×", "value ×")):
+        return "wrong"
+    return next((kind for kind in SEVERITY if text.startswith(kind)), "error")
+
+
+def _cases_of(record: Content, column: str) -> Iterable[tuple[Any, ...]]:
+    for case in record["details"].get("cases", []):
+        form = case["layout"] if case["dtype"] == "float32" else case["dtype"]
+        cell = _cell(case["outcomes"])
+        identity = (case["collective"], case["variant"], case["group"], form)
+        yield (column, record["round"], *identity, kind_of(cell), cell)
+
+
+def _cell(outcomes: list[dict[str, Any]]) -> str:
+    """`ok`, `wrong gradient (0,1); IndexError (2,3)`: no ranks where all saw the same."""
+    texts: dict[str, list[int]] = {}
+    for outcome in outcomes:
+        texts.setdefault(_outcome(outcome), []).extend(outcome["ranks"])
+    if len(texts) == 1:
+        return next(iter(texts))
+    return "; ".join(
+        f"{text} ({','.join(map(str, sorted(ranks)))})"
+        for text, ranks in texts.items()
+        if text != "ok"
+    )
+
+
+def _outcome(outcome: dict[str, Any]) -> str:
+    status = str(outcome["status"])
+    if status == "error":
+        return str(outcome["type"])
+    for name in ("gradient", "value"):
+        scale = (outcome.get(name) or {}).get("scale")
+        if status == f"wrong {name}" and scale is not None:
+            return f"{name} ×{scale:.3g}"
+    return status
+
+
+def _missing(folder: Path | str, frame: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Why a column has no case of a collective: it lacks it, or cannot reach it."""
+    why: dict[tuple[str, str], str] = {}
+    names: dict[str, None] = {}
+    for record in records(folder, frame):
+        column, details = column_of(record), record["details"]
+        for listed in details.get("listed", []):
+            why[column, listed["collective"]] = listed["status"]
+        names |= dict.fromkeys(case["collective"] for case in details.get("cases", []))
+    for record in records(folder, frame):
+        column = column_of(record)
+        if is_emulated(column):
+            for name in {*names, *(name for _, name in why)}:
+                if not name.startswith("nn."):
+                    why[column, name] = NOT_EMULATED
+    return why
+
+
+def _right(rows: list[Row]) -> list[str]:
+    """Collectives that are ok wherever they were run, and were run everywhere they could be."""
+    fine: Counter[str] = Counter()
+    for row in rows:
+        fine[row.collectives[0]] += not _fine(row)
+    return [name for name, faults in fine.items() if not faults]
+
+
+def _fine(row: Row) -> bool:
+    return set(row.cells) <= {"ok", NOT_EMULATED}
+
+
+def _merged(rows: list[Row], field: str) -> list[Row]:
+    """Rows that differ in `field` alone become one."""
+    same: dict[Row, list[str]] = {}
+    for row in rows:
+        same.setdefault(row._replace(**{field: ()}), []).extend(getattr(row, field))
+    return [row._replace(**{field: tuple(values)}) for row, values in same.items()]

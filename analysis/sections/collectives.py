@@ -1,0 +1,97 @@
+"""The audit of collectives on a terminal: the matrix, what is right, bandwidth as nccl-tests has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.collectives import Matrix, Row, is_emulated, kind_of, matrix, timings, variants_of
+
+NOTEBOOKS = ("collectives",)
+STYLES = {"ok": "green", "no gradient": "yellow", "lost": "yellow"}
+"""How a kind of outcome is coloured; whatever is not here is red."""
+
+
+def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
+    """The matrix of all trials in `frame`, then the bandwidths where they were measured."""
+    found = matrix(folder, frame)
+    console.print(Text("Collectives beside the analytic answer: value and gradient of every rank"))
+    if found.rows:
+        console.print(_table(found))
+        console.print(Text(legend(found), style="dim"))
+    if found.right:
+        console.print(Text(f"ok in every case: {', '.join(found.right)}", style="green"))
+    for trial in frame[frame.status != "ok"].itertuples():
+        console.print(Text(f"{trial.environment} {trial.comm}: {trial.status}: {trial.reason}"))
+    measured = timings(folder, frame)
+    for column, rows in measured.groupby("column", sort=False):
+        console.print(bandwidth_table(str(column), rows))
+    console.print(Text(f"records: {folder}"))
+
+
+def legend(found: Matrix) -> str:
+    """What the cells mean."""
+    text = (
+        "sp: side by side on every sequence-parallel group. (2,3): on these ranks, ok on the "
+        "others. gradient ×2: twice the right one. hang: waited for peers that never came. "
+        f"No list: all upstream gradients ({', '.join(found.forms)}). No row: ok everywhere."
+    )
+    if any(map(is_emulated, found.columns)):
+        text += " nccl_over_gloo: torch's NCCL code path emulated on gloo."
+    return text
+
+
+def arguments(row: Row, forms: tuple[str, ...]) -> tuple[str, str, str, str]:
+    """A row's first four columns as text: collectives, variants, groups, upstream gradients."""
+    upstream = "" if set(row.forms) in ({""}, set(forms)) else ", ".join(row.forms)
+    return ", ".join(row.collectives), variants_of(row), ", ".join(row.groups), upstream
+
+
+def bandwidth_table(column: str, rows: pd.DataFrame) -> Table:
+    """Size, time, algorithm and bus bandwidth [GB/s], wrong elements: forward, then backward."""
+    table = Table(
+        title=f"{column}: bandwidth", box=box.SIMPLE, title_justify="left", padding=(0, 1)
+    )
+    for name in ("size (B)", "count", "type", "collective"):
+        table.add_column(name, justify="left" if name in ("type", "collective") else "right")
+    for direction in ("forward", "backward"):
+        for name in ("time (us)", "algbw (GB/s)", "busbw (GB/s)", "#wrong"):
+            table.add_column(f"{direction}\n{name}", justify="right")
+    keys = ["bytes", "count", "dtype", "collective"]
+    for key, both in rows.groupby(keys, sort=False):
+        by_direction = both.set_index("direction")
+        cells = [_measured(by_direction, name) for name in ("forward", "backward")]
+        size, count, dtype, collective = key
+        table.add_row(f"{size}", f"{count}", str(dtype), str(collective), *cells[0], *cells[1])
+    return table
+
+
+def _measured(by_direction: pd.DataFrame, direction: str) -> tuple[str, str, str, str]:
+    if direction not in by_direction.index:
+        return ("", "", "", "")
+    one = by_direction.loc[direction]
+    if isinstance(one.error, str):
+        return (one.error, "", "", "")
+    return (
+        f"{one.seconds * 1e6:.1f}",
+        f"{one.algorithm_bandwidth / 1e9:.3f}",
+        f"{one.bus_bandwidth / 1e9:.3f}",
+        f"{int(one.wrong)}",
+    )
+
+
+def _table(found: Matrix) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in ("collective", "arguments", "group", "upstream gradient"):
+        table.add_column(name, overflow="fold")
+    for column in found.columns:
+        table.add_column(column.replace(" ", "\n"), overflow="fold")
+    for row in found.rows:
+        cells = [Text(cell, style=STYLES.get(kind_of(cell), "red")) for cell in row.cells]
+        table.add_row(*arguments(row, found.forms), *cells)
+    return table

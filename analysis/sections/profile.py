@@ -1,0 +1,97 @@
+"""Profiles: where the time of a step goes, how much communication is hidden, theory's bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from analysis.breakdown import shares
+from analysis.breakdown_table import GAP, disagreements, hidden_share
+from analysis.frame import records
+from analysis.table import closing_line, natural, varying_axes
+
+NOTEBOOKS = ("profile",)
+
+HEADS = {
+    "attention": "attention",
+    "matrix": "matrix",
+    "all_to_all": "all-to-all",
+    "gradient_reduction": "gradients",
+    "parameter_gathering": "parameters",
+    "loss_aggregation": "loss",
+    "optimizer": "optimizer",
+    "waiting": "waiting",
+    "rest": "rest",
+    "idle": "idle",
+}
+"""Short names of the categories, in their order."""
+COLUMN = 11
+"""Characters that a category's column takes at most, the gap included."""
+AXIS = 11
+"""The same of an axis's, without the gap."""
+
+
+def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
+    """A row for each profiled trial: its largest parts, then what was hidden and what differs."""
+    # with sp, dp says nothing new
+    axes = [name for name in varying_axes(frame) if name != "dp"] + ["round"] * (
+        frame["round"].nunique() > 1
+    )
+    found = [r for r in records(folder, frame) if r["details"].get("breakdown")]
+    parts = {r["trial_id"]: shares(r["details"]) for r in found}
+    keys = {name: _width(name, frame) for name in axes}
+    room = (console.width - sum(keys.values()) - 2 * len("hidden ")) // COLUMN
+    columns = _largest(list(parts.values()), max(room, 3))
+    table = Table(
+        box=None, pad_edge=False, padding=GAP, title="share of a step, mean over ranks [%]"
+    )
+    table.title_justify = "left"
+    for name in axes:
+        table.add_column(name.rpartition(".")[2], no_wrap=True, max_width=AXIS)
+    for name in [*(HEADS.get(name, name) for name in columns), "other", "hidden"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    ordered = frame.sort_values(axes, key=lambda c: c.map(natural)) if axes else frame
+    details = {r["trial_id"]: r["details"] for r in found}
+    for row in ordered.to_dict("records"):
+        cells = [str(row[name]) for name in axes]
+        mine = parts.get(row["trial_id"])
+        if mine is None:
+            table.add_row(*cells, f"[red]{row['status']}: {row['failure']}[/]")
+            continue
+        percent = [f"{100 * mine.get(name, 0.0):.1f}" for name in columns]
+        other = 100 * sum(value for name, value in mine.items() if name not in columns)
+        behind = hidden_share(details[row["trial_id"]])
+        table.add_row(*cells, *percent, f"{other:.1f}", behind)
+    console.print(table)
+    for trial, content in details.items():
+        for line in disagreements(content):
+            console.print(f"{trial}: {line}", style="red", highlight=False)
+    compared = [d["bytes_agree"] for d in details.values() if d["bytes_agree"] is not None]
+    console.print(
+        f"parts add up to the step within 2 % in {sum(d['adds_up'] for d in details.values())} of "
+        f"{len(details)} trials; all-to-all bytes equal theory's in {sum(compared)} of "
+        f"{len(compared)}; hidden: share of the transfer behind computation",
+        style="dim",
+        highlight=False,
+    )
+    console.print(f"one trial in full: spbench trace {folder} TRIAL", style="dim", highlight=False)
+    console.print(closing_line(frame), highlight=False)
+
+
+def _largest(parts: list[dict[str, float]], most: int) -> list[str]:
+    """The categories that take most, in the usual order."""
+    total: dict[str, float] = {}
+    for one in parts:
+        for name, value in one.items():
+            total[name] = total.get(name, 0.0) + value
+    largest = sorted(total, key=lambda name: -total[name])[:most]
+    return [name for name in HEADS if name in largest]
+
+
+def _width(axis: str, frame: pd.DataFrame) -> int:
+    """Characters that an axis's column takes, the gap included."""
+    texts = [axis.rpartition(".")[2], *frame[axis].astype(str)]
+    return min(AXIS, max(map(len, texts))) + 1

@@ -1,0 +1,145 @@
+"""`spbench doctor`: is sequence parallelism right on an interpreter that you already have?"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from bench.cli_errors import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.controller.doctor import Question
+
+NOT_RIGHT = 1
+INTERRUPTED = 130
+FILE_WIDTH = 120
+
+Note = Callable[[str], None]
+
+
+def doctor(
+    python: Annotated[
+        Optional[str],
+        typer.Option(help="Python to audit. Default: the active one.", metavar="PATH"),
+    ] = None,
+    world: Annotated[int, typer.Option(help="Ranks.")] = 4,
+    sp: Annotated[int, typer.Option(help="Sequence-parallel size.")] = 2,
+    loss: Annotated[
+        Optional[str], typer.Option(help="The loss aggregation you use.", metavar="NAME")
+    ] = None,
+    zero: Annotated[
+        Optional[int], typer.Option(help="The ZeRO stage you use: audit no other.", metavar="0…3")
+    ] = None,
+    comm: Annotated[
+        str, typer.Option(help="auto, gloo, nccl or nccl_over_gloo.", metavar="NAME")
+    ] = "auto",
+    collectives: Annotated[
+        bool, typer.Option(help="Whether to try the differentiable collectives, too.")
+    ] = True,
+    to_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    self_test: Annotated[
+        bool, typer.Option(help="Only prove that faults are seen on this interpreter.")
+    ] = False,
+) -> None:
+    """Audit an interpreter that you already have: gradients, and the code to paste.
+
+    Nothing is installed or written there. Exit code 0: with --loss, it gives the reference
+    gradient (at --zero, else at every ZeRO stage); without, a proven recipe exists for each
+    stage. 1: not so, or with --self-test a fault escaped. 2: bad input.
+
+    Example: spbench doctor --python /path/to/python --loss all_gather --zero 1
+    """
+    from bench.controller import doctor as audits
+    from bench.controller.messages import ConfigurationError
+    from bench.controller.provenance import visible_gpus
+
+    with one_line(ConfigurationError):
+        spec = audits.comm(comm, world, len(visible_gpus()))
+        question = audits.Question(
+            audits.interpreter(python), world, sp, spec, loss, zero, collectives
+        )
+    try:
+        right = _self_test(question, to_json) if self_test else _audit(question, to_json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was kept", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if not right:
+        raise typer.Exit(NOT_RIGHT)
+
+
+def _audit(question: Question, to_json: bool) -> bool:
+    from bench.controller.doctor import audit, losses
+    from bench.controller.doctor_report import as_json, show
+
+    steps = len(question.stages) * (len(losses()) + 1) + len(question.surveyed)
+    with _running(steps) as (launch, note):
+        found = audit(question, launch, note)
+    if to_json:
+        _print_json(as_json(found))
+    else:
+        show(found, _console())
+    return found.right
+
+
+def _self_test(question: Question, to_json: bool) -> bool:
+    from bench.controller.doctor_report import mutants_answer, show_mutants
+    from bench.controller.self_test import mutations, self_test
+
+    with _running(len(mutations())) as (launch, note):
+        found = self_test(question, launch, note)
+    caught = all(one.caught for one in found)
+    if to_json:
+        rows = [{**vars(one), "caught": one.caught} for one in found]
+        _print_json({"mutations": rows, "right": caught, "answer": mutants_answer(found)})
+    else:
+        show_mutants(found, _console())
+    return caught
+
+
+def _console() -> Console:
+    """Standard output; wide enough for the matrix where no terminal says how wide it is."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
+
+
+@contextmanager
+def _running(steps: int) -> Iterator[tuple[Callable[..., Any], Note]]:
+    """What launches trials, and what tells the person who waits; logs are not kept."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from bench.controller.environments import provide
+    from bench.controller.host import Hosts
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with (
+        tempfile.TemporaryDirectory(prefix="spbench-doctor-") as folder,
+        Progress(*columns, console=console, transient=True) as progress,
+        Hosts(provide) as hosts,
+    ):
+        task = progress.add_task("starting the interpreter", total=steps)
+        done = -1
+
+        def note(text: str) -> None:
+            nonlocal done
+            done += 1
+            progress.update(task, description=text, completed=done)
+            if not console.is_terminal:
+                typer.echo(f"{text} …", err=True)
+
+        yield lambda trial: hosts.run(trial, Path(folder)), note
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))

@@ -1,0 +1,199 @@
+"""What `spbench doctor` says: for people, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from bench.controller import doctor_collectives
+from bench.controller.doctor import Audit, losses
+from bench.controller.doctor_collectives import Survey
+from bench.controller.doctor_recipe import Cell, Recipe
+from bench.controller.self_test import UNTOUCHED, Mutant
+
+
+def show(audit: Audit, console: Console) -> None:
+    """Versions, the matrix, the recipes and the answer."""
+    _versions(audit, console)
+    if audit.broken is not None:
+        console.print(Text(f"\nThis interpreter cannot run any trial: {audit.broken}", "red"))
+        return
+    _matrix(audit, console)
+    for recipe in audit.recipes:
+        _recipe(recipe, console)
+    for survey in audit.surveys:
+        _survey(survey, console)
+    console.print(f"\n{answer(audit)}", highlight=False, soft_wrap=True)
+    console.print(f"{audit.seconds:.0f} s", style="dim", highlight=False)
+
+
+def as_json(audit: Audit) -> dict[str, Any]:
+    """The same as plain values; keys are documented in docs/doctor.md."""
+    q = audit.question
+    return {
+        "python": str(q.python),
+        "versions": _version_fields(audit),
+        "world": q.world,
+        "sp": q.sp,
+        "comm": q.comm.name,
+        "emulated": q.comm.emulated,
+        "loss": q.loss,
+        "zero": q.zero,
+        "broken": audit.broken,
+        "matrix": [_cell(cell) for cell in audit.cells],
+        "recipes": [
+            {
+                "loss": one.candidate.loss,
+                "factor": float(one.candidate.factor),
+                "zero": [cell.zero for cell in one.proof],
+                "right_at_zero": one.right_at,
+                "source": one.source,
+                "proof": [_cell(cell) for cell in one.proof],
+            }
+            for one in audit.recipes
+        ],
+        "collectives": [
+            {
+                "comm": one.comm,
+                "cases": len(one.cases),
+                "broken": one.broken,
+                "missing": one.missing,
+            }
+            for one in audit.surveys
+        ],
+        "right": audit.right,
+        "answer": answer(audit),
+        "seconds": round(audit.seconds, 1),
+    }
+
+
+def answer(audit: Audit) -> str:
+    """One or two sentences: is it right, and if not, what is."""
+    q = audit.question
+    if audit.broken is not None:
+        return f"This interpreter cannot run any trial: {audit.broken}"
+    have = audit.stages_with_recipe
+    without = [zero for zero in q.stages if zero not in have]
+    if q.loss is None:
+        if without:
+            return f"No aggregation gives the reference gradient at {_stages(without)}."
+        return f"A proven recipe exists for {_stages(have)}."
+    wrong = [c for c in audit.cells if c.loss == q.loss and not c.right]
+    if not wrong:
+        return f"{q.loss} gives the reference gradient at {_stages(q.stages)}."
+    faults = "; ".join(f"ZeRO {cell.zero}: {_fault(cell)}" for cell in wrong)
+    remedy = f" The recipe is right at {_stages(have)}." if have else ""
+    return f"{q.loss} does not give the reference gradient ({faults}).{remedy}"
+
+
+def show_mutants(found: Sequence[Mutant], console: Console) -> None:
+    """A line for each mutation, and whether one escaped."""
+    table = Table("mutation", "verdict due", "verdict", "", box=None, pad_edge=False)
+    for one in found:
+        mark = Text("caught", "green") if one.caught else Text("ESCAPED", "bold red")
+        if one.name == UNTOUCHED and one.caught:
+            mark = Text("right", "green")
+        table.add_row(one.name, one.expected or "?", Text(one.found), mark)
+    console.print(table)
+    console.print(f"\n{mutants_answer(found)}", highlight=False, soft_wrap=True)
+
+
+def mutants_answer(found: Sequence[Mutant]) -> str:
+    """One sentence on all of them."""
+    if any(one.name == UNTOUCHED and not one.caught for one in found):
+        return (
+            "The untouched run is not right by itself, so nothing follows from the others: "
+            "choose a pair that is right here with --loss and --zero."
+        )
+    escaped = [one.name for one in found if not one.caught]
+    if escaped:
+        return f"{len(escaped)} of {len(found)} escaped: {', '.join(escaped)}."
+    return f"All {len(found) - 1} faults were caught, and the untouched run was right."
+
+
+def _version_fields(audit: Audit) -> dict[str, Any]:
+    w = audit.worker
+    if w is None:
+        return {}
+    names = ("python", "torch", "torch_git", "deepspeed", "numpy", "transformers", "cuda", "nccl")
+    return {name: getattr(w, name) for name in names}
+
+
+def _versions(audit: Audit, console: Console) -> None:
+    q = audit.question
+    versions = {name: value for name, value in _version_fields(audit).items() if value}
+    versions.pop("torch_git", None)
+    said = ", ".join(f"{name} {value}" for name, value in versions.items())
+    emulated = ": torch's code for NCCL, emulated on gloo" if q.comm.emulated else ""
+    for line in (
+        str(q.python),
+        said,
+        f"world={q.world} sp={q.sp} dp={q.world // q.sp}, {q.comm.name}{emulated}",
+    ):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _matrix(audit: Audit, console: Console) -> None:
+    stages = audit.question.stages
+    table = Table(box=None, pad_edge=False)
+    table.add_column("loss aggregation", no_wrap=True)
+    for zero in stages:
+        table.add_column(f"ZeRO {zero}", overflow="fold")
+    known = {(cell.loss, cell.zero): cell for cell in audit.cells}
+    for loss in losses():
+        table.add_row(loss, *(_styled(known[loss, zero]) for zero in stages))
+    console.print("\nGradient beside that of one process in float64", highlight=False)
+    console.print(table)
+    reasons = {cell.text: cell.reason for cell in audit.cells if cell.reason}
+    for reason in dict.fromkeys(reasons.values()):
+        console.print(f"  {reason}", style="dim", highlight=False, soft_wrap=True, markup=False)
+
+
+def _styled(cell: Cell) -> Text:
+    colours = {"match": "green", "scaled": "yellow"}
+    return Text(cell.text, colours.get(cell.verdict or "", "red"))
+
+
+def _recipe(recipe: Recipe, console: Console) -> None:
+    failed = [cell for cell in recipe.proof if not cell.right]
+    what = f"Recipe for {_stages([cell.zero for cell in recipe.proof])}"
+    proof = "run as printed: right"
+    if failed:
+        proof = "run as printed: " + "; ".join(f"ZeRO {c.zero}: {_fault(c)}" for c in failed)
+    console.print(f"\n{what} ({proof})\n", style="bold", highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        console.print(Syntax(recipe.source, "python", background_color="default"))
+    else:
+        console.file.write(recipe.source)
+
+
+def _survey(survey: Survey, console: Console) -> None:
+    head = f"{len(survey.broken)} of {len(survey.cases)} forms of the differentiable collectives"
+    console.print(f"\n{head} are broken on the groups of sequence parallelism, {survey.comm}")
+    table = Table("collective", "with", "fault", box=None, pad_edge=False, show_header=False)
+    for line in doctor_collectives.lines(survey.broken):
+        table.add_row(line.collective, "\n".join(line.variants), line.fault)
+    if survey.broken:
+        console.print(table)
+    if survey.missing:
+        console.print(f"  not all were tried: {survey.missing}", style="red", highlight=False)
+
+
+def _fault(cell: Cell) -> str:
+    return f"gradient {cell.text}" if cell.error is None else cell.reason or cell.error
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    fields = ("loss", "zero", "verdict", "scale", "label", "residual", "error", "reason", "right")
+    return {"status": cell.status.value, **{name: getattr(cell, name) for name in fields}}
+
+
+def _stages(zeros: Sequence[int]) -> str:
+    if len(zeros) < 2:
+        return f"ZeRO {zeros[0]}" if zeros else "no ZeRO stage"
+    return f"ZeRO {', '.join(map(str, zeros[:-1]))} and {zeros[-1]}"

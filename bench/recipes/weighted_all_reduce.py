@@ -1,0 +1,10 @@
+import torch
+import torch.distributed as dist
+
+
+def aggregate(loss: torch.Tensor, tokens: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+    """Mean loss over the sequence; autograd sees this rank's own share of it."""
+    total, count = loss * tokens, tokens.clone()
+    dist.all_reduce(total, group=group)  # in place: changes the value, not the graph
+    dist.all_reduce(count, group=group)
+    return total / count

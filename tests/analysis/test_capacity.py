@@ -1,0 +1,116 @@
+"""What is shown of searches for the longest sequence."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from analysis import figures
+from analysis.capacity import attempts, searches
+from analysis.frame import load
+from analysis.sections import capacity, notebooks
+from bench.record import Record, Status
+from tests.factories import failed, ok, write
+
+COMPONENTS = {
+    "weights": 100,
+    "gradients": 0,
+    "optimizer": 200,
+    "buffers": 0,
+    "activations": 300,
+    "logits": 400,
+}
+
+
+def attempt(seq_len: int, status: str = "ok", peak: int | None = 1200) -> dict[str, Any]:
+    predicted = {"moment": "loss", "bytes": 1000, "components": COMPONENTS}
+    return {
+        "seq_len": seq_len,
+        "status": status,
+        "reason": None,
+        "predicted": predicted,
+        "peak_bytes": peak,
+        "seconds": 1.0,
+        "log": None,
+    }
+
+
+def search(sp: int, longest: int, predicted: int, **fields: Any) -> Record:
+    details = {
+        "longest": longest,
+        "shortest_failed": longest + 512,
+        "resolution": 512,
+        "predicted": predicted,
+        "attempts": [attempt(longest), attempt(longest + 512, "oom", None)],
+    }
+    values = {"scenario": "capacity", "samples": [], "memory_limit": 2**30, "details": details}
+    return ok(sp=sp, **{**values, **fields})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    nothing = {"longest": 0, "shortest_failed": 512, "resolution": 512, "predicted": 512}
+    nothing["attempts"] = [attempt(512, "oom", None)]
+    refused = failed(
+        Status.OOM, sp=4, scenario="capacity", details=nothing, memory_limit=2**30, zero=3
+    )
+    write(tmp_path, search(1, 2048, 2048), search(2, 4096, 4608), refused)
+    return tmp_path
+
+
+def test_searches(folder: Path) -> None:
+    table = searches(folder, load(folder))
+    assert table[["sp", "longest", "shortest_failed", "predicted"]].values.tolist() == [
+        [1, 2048, 2560, 2048],
+        [2, 4096, 4608, 4608],
+        [4, 0, 512, 512],
+    ]
+    assert table.line.tolist() == ["zero=1", "zero=1", "zero=3"]
+    assert table.attempts.tolist() == [2, 2, 1]
+
+
+def test_only_attempts_that_trained_have_a_peak(folder: Path) -> None:
+    table = attempts(folder, load(folder))
+    assert table[["sp", "seq_len", "measured", "logits"]].values.tolist() == [
+        [1, 2048, 1200, 400],
+        [2, 4096, 1200, 400],
+    ]
+
+
+def test_the_terminal_shows_every_search(folder: Path) -> None:
+    stream = io.StringIO()
+    frame = load(folder)
+    capacity.show(folder, frame, Console(file=stream, width=160))
+    shown = stream.getvalue()
+    assert "+12.5 %" in shown  # 4,608 beside 4,096
+    assert "+0.0 %" in shown
+    assert "oom: the trial ended as oom" in shown
+    assert notebooks(frame) == ["capacity"]
+
+
+def test_the_frontier_names_the_longest(folder: Path) -> None:
+    said = figures.alt_text(figures.frontier(searches(folder, load(folder))))
+    assert said.startswith("The longest sequence that trains is 4,096 tokens, at sp=2")
+    assert "zero=3" not in said.split(". ")[1]
+    assert "limited to 1,024 MiB" in said
+
+
+def test_components_beside_the_measured_peak(folder: Path) -> None:
+    figure = figures.memory_components(attempts(folder, load(folder)))
+    said = figures.alt_text(figure)
+    assert said.startswith("The measured peak is 1.20 times the predicted one")
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert sum(heights) == pytest.approx(2 * 1000 / 2**20)
+
+
+def test_a_folder_without_a_search_is_blank_and_no_error(tmp_path: Path) -> None:
+    write(tmp_path, ok())
+    frame = load(tmp_path)
+    said = figures.alt_text(figures.frontier(searches(tmp_path, frame)))
+    assert said.startswith("No sequence trained")
+    said = figures.alt_text(figures.memory_components(attempts(tmp_path, frame)))
+    assert said.startswith("No peak memory")

@@ -1,0 +1,77 @@
+"""A GPU's time by its kernels, on a made-up trace: no GPU is needed to follow it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.worker.profiling.breakdown import Piece
+from bench.worker.profiling.labels import Event
+from bench.worker.profiling.report import Share, read, write
+from tests.factories import configuration
+
+NODE = "autograd::engine::evaluate_function: AttendBackward0"
+MAIN, AUTOGRAD, STREAM, COMMUNICATION = 1, 2, 7, 8
+
+
+def host(name: str, start: int, end: int, thread: int = MAIN, **more: object) -> Event:
+    kind = "user_annotation" if name.startswith("spbench/") else "cpu_op"
+    return Event(name, start, end, thread, kind)._replace(**more)  # type: ignore[arg-type]
+
+
+def launch(start: int, number: int, thread: int = MAIN) -> Event:
+    return Event("cudaLaunchKernel", start, start + 1, thread, "cuda_runtime", correlation=number)
+
+
+def kernel(name: str, start: int, end: int, number: int, stream: int = STREAM) -> Event:
+    return Event(name, start, end, stream, "kernel", correlation=number)
+
+
+def share(rank: int, sent_at: int) -> Share:
+    """A step of 100 ns: attention, its backward on another thread, an all-reduce beside both."""
+    events = [
+        host("spbench/step", 0, 100),
+        host("spbench/attention", 1, 9),
+        host("aten::attend", 2, 8, sequence=5),
+        launch(3, 1),
+        host(NODE, 10, 15, AUTOGRAD, sequence=5, node=True),
+        launch(11, 2, AUTOGRAD),
+        host("spbench/collective/0 all_reduce", 16, 18, AUTOGRAD),
+        launch(17, 3, AUTOGRAD),
+        kernel("attend_forward", 5, 25, 1),
+        kernel("attend_backward", 30, 50, 2),
+        kernel("ncclDevKernel_AllReduce", sent_at, 80, 3, COMMUNICATION),
+    ]
+    made = {
+        "name": "all_reduce",
+        "phase": "backward",
+        "ranks": [0, 1],
+        "size": 64,
+        "asynchronous": True,
+        "completed_ns": None,
+    }
+    return Share(rank, events, [made], [100e-9], 90e-9)
+
+
+def test_kernels_count_as_what_launched_them() -> None:
+    found = read(share(0, sent_at=40))
+    assert found.pieces == [
+        Piece(0, 5, "idle"),
+        Piece(5, 25, "attention"),
+        Piece(25, 30, "idle"),
+        Piece(30, 50, "attention"),  # beside the all-reduce, which is hidden there
+        Piece(50, 80, "gradient_reduction", 0),
+        Piece(80, 100, "idle"),
+    ]
+    assert (found.calls[0].entered, found.calls[0].left) == (40, 80)
+
+
+def test_waiting_and_hiding_on_two_devices(tmp_path: Path) -> None:
+    c = configuration(world=2, sp=2, attention="local_attention_of_a_test")
+    details = write(tmp_path / "traces" / "t.json.gz", [share(0, 40), share(1, 60)], c)
+    by_rank = [row["seconds"] for row in details["breakdown"]]
+    assert [round(s["waiting"] * 1e9) for s in by_rank] == [10, 0]  # 50 to 60
+    assert [round(s["gradient_reduction"] * 1e9) for s in by_rank] == [20, 20]
+    assert [round(s["idle"] * 1e9) for s in by_rank] == [30, 40]
+    assert [round(row["transfer_s"] * 1e9) for row in details["overlap"]] == [20, 20]
+    assert details["adds_up"] is True
+    assert details["bytes_agree"] is None
