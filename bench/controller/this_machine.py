@@ -77,6 +77,7 @@ def cluster_of(details: dict[str, Any], ranks: int) -> Cluster:
         memory_bandwidth=details["copy_bandwidth"],
         intra=link,
         inter=link,
+        counts_written_only=not details["gpu_memory_bytes"],
     )
 
 
