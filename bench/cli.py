@@ -18,7 +18,7 @@ from bench.cli_audit import audit
 from bench.cli_doctor import doctor
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
-from bench.cli_predict import predict
+from bench.cli_predict import contradictions, predict
 from bench.cli_trace import trace
 
 FAILED = 1
@@ -244,6 +244,8 @@ def _answer(folder: Path) -> None:
             (audit_table if is_audit(rest) else table).render(rest, console)
         for scenario, section in found.items():
             section.show(folder, frame[frame.scenario == scenario], console)
+        for text in contradictions(frame):
+            console.print(f"Impossible on this machine: {text}.", highlight=False)
 
 
 def _sentences(folder: Path) -> None:

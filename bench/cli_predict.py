@@ -11,6 +11,8 @@ import typer
 from bench.cli_errors import one_line
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.prediction.files import ClusterSpec
     from analysis.prediction.fit import Fit
     from analysis.prediction.splits import Setting, Split
@@ -135,9 +137,17 @@ def _fitted(results: Path, cluster: Cluster) -> tuple[Fit, list[str]]:
     """What the trials of a folder say of the cluster, and which of them cannot be."""
     from analysis.frame import load
     from analysis.prediction.checks import objections
+    from analysis.prediction.files import THIS_MACHINE
     from analysis.prediction.fit import fit, points_of
 
-    recorded = points_of(load(results))
+    frame = load(results)
+    recorded = points_of(frame)
+    if cluster.name != THIS_MACHINE and "nccl" not in set(frame.comm):
+        typer.echo(
+            f"note: no trial of {results} ran on GPUs; its efficiencies are not those of "
+            f"{cluster.name}, unless that is where it ran",
+            err=True,
+        )
     return fit(recorded, cluster), objections(recorded, cluster)
 
 
@@ -150,6 +160,26 @@ def this_machine(ranks: int, remeasure: bool = False) -> Cluster:
 
     with one_line(EnvironmentProblem, MeasurementFailed), Console(stderr=True).status("measuring"):
         return measured(ranks, remeasure)
+
+
+def contradictions(frame: pd.DataFrame) -> list[str]:
+    """Recorded times that this machine, as it measured itself, could not have reached.
+
+    Of trials that ran here; nothing is said where the machine never measured itself.
+    """
+    import platform
+
+    from analysis.prediction.checks import objections
+    from analysis.prediction.fit import points_of
+    from bench.controller.this_machine import remembered
+
+    found = []
+    points = points_of(frame[frame.hostname == platform.node()])
+    for world in sorted({point.world for point in points}):
+        machine = remembered(world)
+        if machine is not None:
+            found += objections([one for one in points if one.world == world], machine)
+    return found
 
 
 def _draw(setting: Setting, splits: list[Split], figure: Path) -> None:

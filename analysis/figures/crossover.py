@@ -144,8 +144,8 @@ def _time_panel(axes: Axes, model: ModelSpec, cluster: Cluster, seq_len: int) ->
     ahead = "Ulysses" if ratio > 1 else "ring attention"
     factor = max(ratio, 1 / ratio)
     return (
-        f"With {model.kv_heads} kv heads at sp={sp}, {ahead} would communicate "
-        f"{factor:.1f} times as fast on {cluster.name}"
+        f"{model.name} at sp={sp}: {ahead} would communicate {factor:.1f} times as fast "
+        f"on {cluster.name}"
     )
 
 

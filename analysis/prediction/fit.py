@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import lsq_linear
 
 from analysis.reading import AnalysisError
 from bench.rounds import median
@@ -117,6 +116,8 @@ def fit(points: Sequence[Point], cluster: Cluster) -> Fit:
 
     Raises AnalysisError when there are fewer points than unknowns.
     """
+    from scipy.optimize import lsq_linear  # half a second, and not every reader of points fits
+
     stages = sorted({point.zero for point in points})
     rates = ["matmul", "attention"]
     if any(point.sp > 1 for point in points):

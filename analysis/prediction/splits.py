@@ -10,8 +10,9 @@ from bench.theory import (
     Cluster,
     Efficiencies,
     StepTime,
+    Training,
     model_flops_per_step,
-    rank_memory_bytes,
+    peak_memory,
     step_time,
     tokens_per_second,
     utilization,
@@ -57,7 +58,7 @@ class Split:
     mfu: float
     """Model FLOPs over the peak [0..1]."""
     memory_bytes: int
-    """Of one GPU."""
+    """Peak of one GPU: `bench.theory.peak_memory`."""
     fits: bool
 
     @property
@@ -160,7 +161,9 @@ def _predict(setting: Setting, sp: int) -> Split:
     sizes |= {"micro_batch": s.micro_batch, "seq_len": s.seq_len}
     step = step_time(work_per_rank(s.model, **sizes), s.cluster, s.gpus, sp, s.efficiencies)
     dp = s.gpus // sp
-    memory = rank_memory_bytes(s.model, **sizes)
+    memory = peak_memory(
+        Training(s.model, whole_bucket=not s.cluster.counts_written_only, **sizes)
+    ).total
     flops = model_flops_per_step(s.model, dp, s.micro_batch, s.seq_len)
     rate = tokens_per_second(dp, s.micro_batch, s.seq_len, step.predicted)
     return Split(

@@ -40,7 +40,7 @@ def measured(ranks: int, remeasure: bool = False) -> Cluster:
             f"--gpus {ranks}: this-machine is measured with at most {MOST_RANKS} ranks; name a "
             "cluster for more"
         )
-    kept = cache_dir() / "machines" / f"{_key()}-{ranks}.json"
+    kept = _kept(ranks)
     if remeasure or not kept.exists():
         details = _measure(ranks)
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +48,12 @@ def measured(ranks: int, remeasure: bool = False) -> Cluster:
         partial.write_text(json.dumps(details))
         partial.replace(kept)
     return cluster_of(json.loads(kept.read_text()), ranks)
+
+
+def remembered(ranks: int) -> Cluster | None:
+    """What `measured` found before; None where it was never asked. Measures nothing."""
+    kept = _kept(ranks)
+    return cluster_of(json.loads(kept.read_text()), ranks) if kept.exists() else None
 
 
 def cluster_of(details: dict[str, Any], ranks: int) -> Cluster:
@@ -71,6 +77,7 @@ def cluster_of(details: dict[str, Any], ranks: int) -> Cluster:
         memory_bandwidth=details["copy_bandwidth"],
         intra=link,
         inter=link,
+        counts_written_only=not details["gpu_memory_bytes"],
     )
 
 
@@ -94,6 +101,10 @@ def _measure(ranks: int) -> dict[str, Any]:
             f"{record.reason}; try fewer --gpus, or name another --cluster"
         )
     return record.details
+
+
+def _kept(ranks: int) -> Path:
+    return cache_dir() / "machines" / f"{_key()}-{ranks}.json"
 
 
 def _key() -> str:

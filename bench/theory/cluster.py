@@ -30,6 +30,8 @@ class Cluster:
     """Within a node."""
     inter: Link
     """Between nodes."""
+    counts_written_only: bool = False
+    """Memory counts once it is written to, as for a process on a CPU, not when allocated."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from bench.theory.flops import (
     model_flops_per_step,
     total_parameters,
 )
-from bench.theory.memory import activation_bytes, live_layer_bytes, logits_bytes, model_state_bytes
+from bench.theory.memory import live_layer_bytes, logits_bytes, model_state_bytes
 from bench.theory.traffic import ulysses_bytes_per_step
 
 if TYPE_CHECKING:
@@ -196,19 +196,3 @@ def reduction_s(sent: float, world: int, cluster: Cluster) -> float:
     inside = whole * (local - 1) / local / cluster.intra.bandwidth
     outside = whole / local * (nodes - 1) / nodes / cluster.inter.bandwidth
     return max(inside, outside)
-
-
-def rank_memory_bytes(
-    model: ModelSpec,
-    *,
-    world: int,
-    sp: int,
-    zero: int,
-    micro_batch: int,
-    seq_len: int,
-    element_bytes: int,
-) -> int:
-    """Bytes that one rank must hold: model state, activations and logits."""
-    state = model_state_bytes(total_parameters(model), zero, world, element_bytes).total
-    activations = activation_bytes(model, sp, micro_batch, seq_len, element_bytes)
-    return state + activations + logits_bytes(model, sp, micro_batch, seq_len)

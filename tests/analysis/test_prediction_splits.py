@@ -12,7 +12,9 @@ from bench.theory import Cluster, Efficiencies, Link
 from bench.trial import ModelSpec
 
 MODEL = ModelSpec(name="m", layers=3, hidden=8, heads=4, kv_heads=2, ffn=16, vocab=10)
-CLUSTER = Cluster("c", 8, 1e4, 1e9, 1e7, intra=Link(1e6, 0.0), inter=Link(1e6, 0.0))
+CLUSTER = Cluster(
+    "c", 8, 1e4, 1e9, 1e7, intra=Link(1e6, 0.0), inter=Link(1e6, 0.0), counts_written_only=True
+)
 SETTING = Setting(MODEL, CLUSTER, Efficiencies(), gpus=2, seq_len=4, zero=1, dtype="float32")
 
 
@@ -24,7 +26,8 @@ def test_a_split_by_hand() -> None:
     assert together.step.predicted == pytest.approx(seconds)
     assert together.tokens_per_s_per_gpu == pytest.approx(4 / seconds / 2)
     assert together.mfu == pytest.approx(46272 / seconds / 2 / 1e4)
-    assert together.memory_bytes == 23328 + 2880 + 240
+    # The reduction under ZeRO 1: weights, gradients and half of them again, 12 bytes of optimizer.
+    assert together.memory_bytes == 4 * 1944 + 4 * (1944 + 972) + 12 * 972
     assert together.fits and together.limit == "compute"
 
 
@@ -34,7 +37,7 @@ def test_only_splits_that_the_worker_would_run() -> None:
 
 
 def test_the_smallest_memory_is_named_where_nothing_fits() -> None:
-    tight = replace(SETTING, cluster=replace(CLUSTER, memory_bytes=20_000))
+    tight = replace(SETTING, seq_len=400, cluster=replace(CLUSTER, memory_bytes=20_000))
     splits = predict_splits(tight)
     assert all(split.limit == CAPACITY for split in splits)
     with pytest.raises(NothingFits) as refused:
@@ -49,7 +52,11 @@ def test_the_fastest_that_fits_is_recommended_and_the_reason_names_what_does_not
     assert alone.tokens_per_s_per_gpu > together.tokens_per_s_per_gpu
     everywhere = recommend(SETTING, splits)
     assert everywhere.split is alone and "more tokens/s/GPU than sp=2 dp=1" in everywhere.reason
-    tight = replace(SETTING, cluster=replace(CLUSTER, memory_bytes=27_000))
+    longer = replace(SETTING, seq_len=400)
+    alone, together = predict_splits(longer)
+    assert alone.memory_bytes > together.memory_bytes > 31104
+    room = (alone.memory_bytes + together.memory_bytes) / 2
+    tight = replace(longer, cluster=replace(CLUSTER, memory_bytes=room))
     found = recommend(tight, predict_splits(tight))
     assert found.split.name == "sp=2 dp=1"
     assert "sp=1 dp=2 needs" in found.reason and "the only split that fits" in found.reason
@@ -72,3 +79,9 @@ def test_impossible_sizes(fields: dict[str, int], said: str) -> None:
 def test_ten_thousand_gpus_take_no_time() -> None:
     found = predict_splits(replace(SETTING, gpus=10_000, seq_len=4096))
     assert [split.sp * split.dp for split in found] == [10_000] * 3
+
+
+def test_what_is_allocated_counts_on_a_gpu_and_what_is_written_to_on_a_cpu() -> None:
+    gpu = replace(SETTING, cluster=replace(CLUSTER, counts_written_only=False))
+    bucket = 4 * 500_000_000  # DeepSpeed's default
+    assert predict_splits(gpu)[0].memory_bytes == predict_splits(SETTING)[0].memory_bytes + bucket

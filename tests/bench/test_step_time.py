@@ -126,10 +126,6 @@ def test_reduction_in_two_levels(per_node, seconds):
     assert theory.reduction_s(3000, 4, cluster) == pytest.approx(seconds)
 
 
-def test_memory_of_a_rank_is_the_sum_of_its_parts():
-    assert theory.rank_memory_bytes(SMALL, **SHAPE) == 23328 + 3 * 960 + 240
-
-
 def test_what_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="seq_len=5 is not divisible by sp=2"):
         theory.work_per_rank(SMALL, **{**SHAPE, "seq_len": 5})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench.theory import marginal_rate, rate, total_parameters
@@ -56,10 +58,25 @@ def test_rates_count_fp8_where_it_was_used(every: dict[str, Series]) -> None:
 
 def test_what_was_kept_elsewhere_is_no_memory_of_the_gpu(every: dict[str, Series]) -> None:
     one = every["ALST, 8 GPUs"]
-    # 462,500 tokens * (4*4096 + 2*128*40) of two bytes, and weights and gradients over 8 ranks.
-    live = 462_500 * (4 * 4096 + 2 * 128 * 40) * 2
-    state = 2 * 2 * -(-8_030_261_248 // 8)
-    assert predicted_memory_bytes(one, one.observations[0]) == live + state
+    [length] = one.observations
+    spared = predicted_memory_bytes(one, length)
+    assert spared < 80e9  # it was trained on such GPUs
+    for name, least in (
+        ("tiled", 6 * 2 * 462_500 * 14336),  # SwiGLU and the gradients in it, two bytes each
+        ("offloaded_checkpoints", 32 * 2 * 462_500 * 4096),
+        ("offloaded_optimizer", 12 * 8_030_261_248 // 8),
+    ):
+        kept = replace(one, entry={**one.entry, name: False})
+        assert predicted_memory_bytes(kept, length) >= spared + least
+
+
+def test_memory_of_the_article_grows_as_predicted(every: dict[str, Series]) -> None:
+    one = every["HF Ulysses, as published"]
+    shorter, longer = one.observations[1], one.observations[3]
+    assert shorter.peak_memory_bytes is not None and longer.peak_memory_bytes is not None
+    published = longer.peak_memory_bytes - shorter.peak_memory_bytes
+    predicted = predicted_memory_bytes(one, longer) - predicted_memory_bytes(one, shorter)
+    assert predicted / published == pytest.approx(1, abs=0.1)
 
 
 def test_the_page_is_the_one_that_the_data_makes() -> None:

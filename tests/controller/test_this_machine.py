@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.controller import this_machine
-from bench.controller.this_machine import MeasurementFailed, cluster_of, measured
+from bench.controller.this_machine import MeasurementFailed, cluster_of, measured, remembered
 from bench.record import Record, Status
 from bench.theory import Link
 from bench.trial import Trial
@@ -79,7 +79,9 @@ def test_a_gpus_memory_is_its_own_and_a_machines_is_shared_out() -> None:
 
 
 def test_it_is_measured_once_for_each_number_of_ranks(ranks: Ranks, tmp_path: Path) -> None:
+    assert remembered(4) is None and not ranks.trials
     first = measured(4)
+    assert remembered(4) == first
     assert measured(4) == first and len(ranks.trials) == 1
     measured(2)
     measured(4, remeasure=True)
