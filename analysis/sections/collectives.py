@@ -1,4 +1,4 @@
-"""The audit of collectives on a terminal: the matrix, what is right, bandwidth as nccl-tests has it."""
+"""The audit of collectives on a terminal: the matrix, and bandwidth as nccl-tests shows it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def arguments(row: Row, forms: tuple[str, ...]) -> tuple[str, str, str, str]:
 
 def bandwidth_table(column: str, rows: pd.DataFrame) -> Table:
     """Size, time, algorithm and bus bandwidth [GB/s], wrong elements: forward, then backward."""
-    table = Table(title=f"{column}: bandwidth", box=box.SIMPLE, title_justify="left", padding=(0, 1))
+    table = Table(
+        title=f"{column}: bandwidth", box=box.SIMPLE, title_justify="left", padding=(0, 1)
+    )
     for name in ("size (B)", "count", "type", "collective"):
         table.add_column(name, justify="left" if name in ("type", "collective") else "right")
     for direction in ("forward", "backward"):

@@ -71,9 +71,7 @@ def listed(index):
     del functional.gather
 
 
-FAULTS = {
-    one.__name__: one for one in (none, value, gradient, detached, error, unwritten, listed)
-}
+FAULTS = {one.__name__: one for one in (none, value, gradient, detached, error, unwritten, listed)}
 
 
 def rank(index, store, fault, names, queue):

@@ -51,9 +51,7 @@ Call = Callable[[Any, List[Tensor], Place], List[Tensor]]
 
 
 def _blank(like: Tensor, rows: int) -> Tensor:
-    return torch.full(
-        (rows, *like.shape[1:]), float("nan"), dtype=like.dtype, device=like.device
-    )
+    return torch.full((rows, *like.shape[1:]), float("nan"), dtype=like.dtype, device=like.device)
 
 
 # torch.distributed.nn.functional ------------------------------------------------------------
@@ -209,7 +207,8 @@ def ds_dim_zero_function(function: Any, given: List[Tensor], at: Place) -> List[
 @contextlib.contextmanager
 def deepspeed_state(at: Place) -> Iterator[None]:
     """What DeepSpeed keeps per process and its uneven all-to-all reads: the sequence-parallel
-    rank, and (up to 0.19) the number of heads, which its first uneven call sets for ever."""
+    rank, and (up to 0.19) the number of heads, which its first uneven call sets for ever.
+    """
     try:
         from deepspeed.module_inject import tp_shard
         from deepspeed.utils import groups

@@ -71,15 +71,11 @@ KNOWN: Dict[str, Known] = {
     "fc.all_gather_single_autograd": Known("all_gather_single", calls.fc_all_gather, _DIMS),
     "fc.all_gather_tensor": Known("all_gather_single", calls.fc_all_gather, _DIMS),
     "fc.all_gather_tensor_autograd": Known("all_gather_single", calls.fc_all_gather, _DIMS),
-    "fc.reduce_scatter_single": Known(
-        "reduce_scatter_single", calls.fc_reduce_scatter, _SCATTERED
-    ),
+    "fc.reduce_scatter_single": Known("reduce_scatter_single", calls.fc_reduce_scatter, _SCATTERED),
     "fc.reduce_scatter_single_autograd": Known(
         "reduce_scatter_single", calls.fc_reduce_scatter, _SCATTERED
     ),
-    "fc.reduce_scatter_tensor": Known(
-        "reduce_scatter_single", calls.fc_reduce_scatter, _SCATTERED
-    ),
+    "fc.reduce_scatter_tensor": Known("reduce_scatter_single", calls.fc_reduce_scatter, _SCATTERED),
     "fc.reduce_scatter_tensor_autograd": Known(
         "reduce_scatter_single", calls.fc_reduce_scatter, _SCATTERED
     ),
@@ -156,9 +152,7 @@ def cases(groups: Tuple[str, ...], modules: Tuple[str, ...] = tuple(MODULES)) ->
 
 def absent(modules: Tuple[str, ...] = tuple(MODULES)) -> List[str]:
     """Known collectives that this process's versions do not have."""
-    return [
-        name for name in KNOWN if _module(name) in modules and function_of(name) is None
-    ]
+    return [name for name in KNOWN if _module(name) in modules and function_of(name) is None]
 
 
 def unknown(modules: Tuple[str, ...] = tuple(MODULES)) -> List[str]:

@@ -55,9 +55,7 @@ def _scale(found: np.ndarray, right: np.ndarray, tolerance: float) -> Optional[f
     return scale if off <= tolerance * float(np.abs(found).max()) else None
 
 
-def verdict(
-    value: Optional[Dict[str, Any]], gradient: Optional[Dict[str, Any]]
-) -> Dict[str, Any]:
+def verdict(value: Optional[Dict[str, Any]], gradient: Optional[Dict[str, Any]]) -> Dict[str, Any]:
     """The status of a case on a rank, with the numbers behind it."""
     wrong: List[str] = []
     found: Dict[str, Any] = {}

@@ -85,9 +85,7 @@ def run_cases(
     meeting.part()
 
 
-def _attempt(
-    case: Case, place: Place, device: torch.device, patience_s: float
-) -> Dict[str, Any]:
+def _attempt(case: Case, place: Place, device: torch.device, patience_s: float) -> Dict[str, Any]:
     phase, start = ["forward"], time.monotonic()
 
     def entered(name: str) -> None:

@@ -1,5 +1,6 @@
 """Cases on two real ranks: every kind of fault is seen, on the rank that has it, and what comes
-after it runs all the same."""
+after it runs all the same.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def test_wrong_value_on_the_rank_that_has_it(run_inside: RunInside) -> None:
 
 def test_wrong_gradient_and_its_scale(run_inside: RunInside) -> None:
     """Rank 1 hands twice its upstream to the all-reduce of the backward, so both ranks are off;
-    not by a common factor, since rank 0's share is right."""
+    not by a common factor, since rank 0's share is right.
+    """
     assert statuses(run_inside, "gradient") == ["wrong gradient", "wrong gradient"]
 
 
