@@ -61,9 +61,10 @@ def bandwidth_table(column: str, rows: pd.DataFrame) -> Table:
         title=f"{column}: bandwidth", box=box.SIMPLE, title_justify="left", padding=(0, 0)
     )
     for name in ("size (B)", "count", "type", "collective"):
-        table.add_column(name, justify="left" if name in ("type", "collective") else "right")
+        justify = "left" if name in ("type", "collective") else "right"
+        table.add_column(name, justify=justify, no_wrap=name == "collective")  # type: ignore[arg-type]
     for direction in ("forward", "backward"):
-        for name in ("time (us)", "algbw (GB/s)", "busbw (GB/s)", "#wrong"):
+        for name in ("time\n(us)", "algbw\n(GB/s)", "busbw\n(GB/s)", "#wrong"):
             table.add_column(f"{direction}\n{name}", justify="right", no_wrap=name == "#wrong")
     keys = ["bytes", "count", "dtype", "collective"]
     for key, both in rows.groupby(keys, sort=False):
@@ -82,7 +83,7 @@ def _measured(by_direction: pd.DataFrame, direction: str) -> tuple[str, str, str
     if raised and one.seconds != one.seconds:
         return ("", "", "", raised)
     return (
-        f"{one.seconds * 1e6:.1f}",
+        f"{one.seconds * 1e6:.0f}",
         f"{one.algorithm_bandwidth / 1e9:.3f}",
         f"{one.bus_bandwidth / 1e9:.3f}",
         raised or f"{int(one.wrong)}",

@@ -1,4 +1,4 @@
-"""DeepSpeed: the sequence all-to-all with batch_dim_idx=1 ([seq, batch, heads, dim]) has no way back.
+"""DeepSpeed: the sequence all-to-all of [seq, batch, heads, dim] (batch_dim_idx=1) has no way back.
 
 From heads to sequence, which is also the backward of sequence to heads, it reshapes as if the
 batch came first. Seen with DeepSpeed 0.18.2, right in 0.19.8 (DeepSpeed PR 8317).

@@ -130,7 +130,9 @@ def run_case(
     entered("backward")
     gradients = torch.autograd.grad(outputs, given, upstream, allow_unused=True)
     _synchronize(device)
-    return verdict(value, compared(gradients, g[place.rank], case.dtype))
+    found = verdict(value, compared(gradients, g[place.rank], case.dtype))
+    unreached = all(gradient is None for gradient in gradients)
+    return {**found, "status": "no gradient"} if unreached and "gradient" in found else found
 
 
 def _fitting(upstream: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from tests.conftest import RunTrial, configure
 pytestmark = [pytest.mark.environment, pytest.mark.slow]
 
 HANGS = "nn.gather/root=first/sp/contiguous/float32"
-RIGHT = "nn.all_reduce/-/sp/expanded/bfloat16"
+RIGHT = "nn.all_reduce/-/sp/contiguous/bfloat16"
 TIMED = ("ds._SeqAllToAll", "nn.all_to_all_single", "nn.all_gather", "nn.all_reduce")
 
 
