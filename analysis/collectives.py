@@ -1,4 +1,4 @@
-"""The audit of collectives as tables: every case, the matrix in which equal rows are one, bandwidth.
+"""The audit of collectives as tables: all cases, the matrix with equal rows as one, bandwidth.
 
 from analysis.collectives import matrix
 from analysis.frame import load
@@ -81,20 +81,25 @@ def matrix(folder: Path | str, frame: pd.DataFrame) -> Matrix:
     missing = _missing(folder, frame)
     cells = {
         place: " / ".join(dict.fromkeys(values))
-        for place, values in table.groupby(list(CASE_COLUMNS[2:6]) + ["column"], sort=False)["cell"]
+        for place, values in table.groupby([*CASE_COLUMNS[2:6], "column"], sort=False)["cell"]
     }
     places = list(dict.fromkeys(table[list(CASE_COLUMNS[2:6])].itertuples(index=False, name=None)))
     tried = {place[0] for place in places}
     places += [(name, "", "", "") for _, name in missing if name not in tried]
     rows = [
         Row(
-            *((value,) for value in place),
+            (name,),
+            (variant,),
+            (group,),
+            (form,),
             tuple(
-                cells.get((*place, column), missing.get((column, place[0]), NOT_RUN))
+                cells.get(
+                    (name, variant, group, form, column), missing.get((column, name), NOT_RUN)
+                )
                 for column in columns
             ),
         )
-        for place in dict.fromkeys(places)
+        for name, variant, group, form in dict.fromkeys(places)
     ]
     for field in ("forms", "groups", "variants"):
         rows = _merged(rows, field)

@@ -78,7 +78,7 @@ def collectives(folder: Path | str, frame: pd.DataFrame) -> Figure:
     labels = [wrapped(_label(row, found.forms), 44, lines=3) for row in rows]
     heights = [0.09 + 0.125 * max(2, label.count("\n") + 1) for label in labels]
     figure, [ax] = grid(1, [0.7 + sum(heights)])
-    _draw(ax, rows, columns, labels, heights)
+    _draw(ax, rows, columns, labels)
     kinds = {kind_of(cell) for row in rows for cell in row.cells}
     legend = [
         Patch(
@@ -148,7 +148,7 @@ def bandwidth(folder: Path | str, frame: pd.DataFrame) -> Figure:
 
 
 def _label(row: Row, forms: tuple[str, ...]) -> str:
-    """`nn.gather (root=last) on sp\\nsliced`."""
+    """`nn.gather (root=last) on sp`, and on a line of its own what upstream gradient."""
     variants = variants_of(row)
     text = ", ".join(row.collectives) + (f" ({variants})" if variants else "")
     groups = ", ".join(filter(None, row.groups))
@@ -158,9 +158,7 @@ def _label(row: Row, forms: tuple[str, ...]) -> str:
     return text
 
 
-def _draw(
-    ax: Axes, rows: list[Row], columns: list[str], labels: list[str], heights: list[float]
-) -> None:
+def _draw(ax: Axes, rows: list[Row], columns: list[str], labels: list[str]) -> None:
     """Tiles of one height; the figure is as high as its labels need."""
     ax.set_xlim(0, len(columns))
     ax.set_ylim(len(rows), 0)

@@ -1,4 +1,4 @@
-"""The audit of collectives on a terminal: the matrix, what is right, bandwidth as nccl-tests has it."""
+"""The audit of collectives on a terminal: the matrix, and bandwidth as nccl-tests shows it."""
 
 from __future__ import annotations
 
@@ -53,15 +53,19 @@ def arguments(row: Row, forms: tuple[str, ...]) -> tuple[str, str, str, str]:
 
 
 def bandwidth_table(column: str, rows: pd.DataFrame) -> Table:
-    """Size, time, algorithm and bus bandwidth [GB/s], wrong elements: forward, then backward."""
+    """Size, time, algorithm and bus bandwidth [GB/s], wrong elements: forward, then backward.
+
+    What a group raised stands in place of the wrong elements; the numbers are of the others.
+    """
     table = Table(
-        title=f"{column}: bandwidth", box=box.SIMPLE, title_justify="left", padding=(0, 1)
+        title=f"{column}: bandwidth", box=box.SIMPLE, title_justify="left", padding=(0, 0)
     )
     for name in ("size (B)", "count", "type", "collective"):
-        table.add_column(name, justify="left" if name in ("type", "collective") else "right")
+        justify = "left" if name in ("type", "collective") else "right"
+        table.add_column(name, justify=justify, no_wrap=name == "collective")  # type: ignore[arg-type]
     for direction in ("forward", "backward"):
-        for name in ("time (us)", "algbw (GB/s)", "busbw (GB/s)", "#wrong"):
-            table.add_column(f"{direction}\n{name}", justify="right")
+        for name in ("time\n(us)", "algbw\n(GB/s)", "busbw\n(GB/s)", "#wrong"):
+            table.add_column(f"{direction}\n{name}", justify="right", no_wrap=name == "#wrong")
     keys = ["bytes", "count", "dtype", "collective"]
     for key, both in rows.groupby(keys, sort=False):
         by_direction = both.set_index("direction")
@@ -75,13 +79,14 @@ def _measured(by_direction: pd.DataFrame, direction: str) -> tuple[str, str, str
     if direction not in by_direction.index:
         return ("", "", "", "")
     one = by_direction.loc[direction]
-    if isinstance(one.error, str):
-        return (one.error, "", "", "")
+    raised = one.error.partition(":")[0] if isinstance(one.error, str) else None
+    if raised and one.seconds != one.seconds:
+        return ("", "", "", raised)
     return (
-        f"{one.seconds * 1e6:.1f}",
+        f"{one.seconds * 1e6:.0f}",
         f"{one.algorithm_bandwidth / 1e9:.3f}",
         f"{one.bus_bandwidth / 1e9:.3f}",
-        f"{int(one.wrong)}",
+        raised or f"{int(one.wrong)}",
     )
 
 

@@ -19,9 +19,7 @@ _all_reduce = dist.all_reduce  # as it is now: counters that wrap it must not se
 _all_gather = dist.all_gather
 
 _CONTIGUOUS = {
-    "all_reduce": (0,),
     "broadcast": (0,),
-    "reduce": (0,),
     "gather": (0,),
     "scatter": (0,),
     "all_gather": (1,),
@@ -48,6 +46,29 @@ class _NcclView:
     def get_backend(self, group: Optional[dist.ProcessGroup] = None) -> str:
         return dist.Backend.NCCL
 
+    def all_reduce(
+        self,
+        tensor: Tensor,
+        op: Any = dist.ReduceOp.SUM,
+        group: Optional[dist.ProcessGroup] = None,
+    ) -> None:
+        """With the average, which gloo lacks in older versions."""
+        _require_contiguous(tensor)
+        dist.all_reduce(tensor, op=_summed(op), group=group)
+        _average(tensor, op, group)
+
+    def reduce(
+        self,
+        tensor: Tensor,
+        dst: int,
+        op: Any = dist.ReduceOp.SUM,
+        group: Optional[dist.ProcessGroup] = None,
+    ) -> None:
+        """With the average, too; away from `dst` the result is not specified."""
+        _require_contiguous(tensor)
+        dist.reduce(tensor, dst, op=_summed(op), group=group)
+        _average(tensor, op, group)
+
     def reduce_scatter(
         self,
         output: Tensor,
@@ -58,7 +79,8 @@ class _NcclView:
         """Reduce all parts on all ranks and keep one's own."""
         _require_contiguous(output)
         parts = torch.stack([part.contiguous() for part in input_list])
-        _all_reduce(parts, op=op, group=group)
+        _all_reduce(parts, op=_summed(op), group=group)
+        _average(parts, op, group)
         output.copy_(parts[dist.get_rank(group)])
 
     def _reduce_scatter_base(
@@ -76,6 +98,15 @@ class _NcclView:
         _all_gather(everything, own, group=group)
         for output, parts in zip(outputs, everything):
             output.copy_(parts[dist.get_rank(group)])
+
+
+def _summed(op: Any) -> Any:
+    return dist.ReduceOp.SUM if op == dist.ReduceOp.AVG else op
+
+
+def _average(total: Tensor, op: Any, group: Optional[dist.ProcessGroup]) -> None:
+    if op == dist.ReduceOp.AVG:
+        total.div_(dist.get_world_size(group))
 
 
 def _require_contiguous(*tensors: Tensor) -> None:

@@ -31,7 +31,7 @@ from bench.worker.collectives.variant import Variant, heads_of, rows_sent, seque
 Array = np.ndarray
 Given = Sequence[Sequence[Array]]
 """Tensors of every rank of the group: `[rank][tensor]`."""
-Expected = List[List[Optional[Array]]]
+Expected = Sequence[Sequence[Optional[Array]]]
 """The same; None: not specified."""
 
 
@@ -45,12 +45,9 @@ class Operation(NamedTuple):
 
 def reduced(values: Sequence[Array], reduction: str) -> Array:
     """The elementwise reduction of one array per rank."""
-    stacked = np.stack(values)
-    if reduction == "avg":
-        return stacked.mean(axis=0)
-    return {"sum": np.sum, "max": np.max, "min": np.min, "product": np.prod}[reduction](
-        stacked, axis=0
-    )
+    method = {"sum": "sum", "avg": "mean", "max": "max", "min": "min", "product": "prod"}
+    result: Array = getattr(np.stack(values), method[reduction])(axis=0)
+    return result
 
 
 def pulled_back(values: Sequence[Array], upstream: Array, reduction: str) -> List[Array]:

@@ -106,12 +106,12 @@ def nn_all_to_all(function: Any, given: List[Tensor], at: Place) -> List[Tensor]
 
 def nn_all_to_all_single(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`all_to_all_single(output, input, output_split_sizes, input_split_sizes, group)`."""
+    if at.variant.split == "even":
+        output = _blank(given[0], given[0].shape[0])
+        return [function(output, given[0], group=at.group)]
     received, sent = _splits(at)
     output = _blank(given[0], sum(received))
-    splits = {"output_split_sizes": received, "input_split_sizes": sent}
-    if at.variant.split == "even":
-        splits = {}
-    return [function(output, given[0], group=at.group, **splits)]
+    return [function(output, given[0], received, sent, group=at.group)]
 
 
 def _splits(at: Place) -> Tuple[List[int], List[int]]:

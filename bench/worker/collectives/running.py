@@ -31,9 +31,9 @@ Note = Callable[..., None]
 Partition = Sequence[Sequence[int]]
 """Groups of global ranks that run a case side by side."""
 
-PATIENCE_S = 10.0
+PATIENCE_S = 5.0
 """Long enough for a machine with many times more processes than cores."""
-_AGAIN = 0.2  # of the patience, for other forms of what hung
+_AGAIN = 0.4  # of the patience, for other forms of what hung
 _NCCL_PATIENCE_S = 60.0  # its first collective on a group sets up connections
 _runs = itertools.count()
 
@@ -130,7 +130,9 @@ def run_case(
     entered("backward")
     gradients = torch.autograd.grad(outputs, given, upstream, allow_unused=True)
     _synchronize(device)
-    return verdict(value, compared(gradients, g[place.rank], case.dtype))
+    found = verdict(value, compared(gradients, g[place.rank], case.dtype))
+    unreached = all(gradient is None for gradient in gradients)
+    return {**found, "status": "no gradient"} if unreached and "gradient" in found else found
 
 
 def _fitting(upstream: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

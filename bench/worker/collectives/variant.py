@@ -1,4 +1,4 @@
-"""What distinguishes two cases of one collective, and the sizes of the tensors that they exchange."""
+"""What distinguishes two cases of a collective, and the sizes of the tensors they exchange."""
 
 from __future__ import annotations
 

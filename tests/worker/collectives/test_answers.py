@@ -1,4 +1,4 @@
-"""The analytic answers: numbers worked out by hand on two ranks, and derivatives taken numerically."""
+"""The analytic answers: by hand on two ranks, and as derivatives taken numerically."""
 
 from __future__ import annotations
 
