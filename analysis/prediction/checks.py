@@ -57,7 +57,8 @@ def every_way(points: Sequence[Point], cluster: Cluster) -> dict[str, list[Resid
 def objections(points: Sequence[Point], cluster: Cluster) -> list[str]:
     """Why recorded step times cannot be true on `cluster`; empty when they can.
 
-    A rate above the peak, of a step or between two sequence lengths of the same configuration.
+    A rate above the peak, of a step or between two sequence lengths of the same configuration;
+    between these only beyond what the rounds scatter.
     """
     series: dict[tuple[object, ...], list[Observation]] = {}
     for point in points:
@@ -71,6 +72,7 @@ def objections(points: Sequence[Point], cluster: Cluster) -> list[str]:
                 seq_len=point.seq_len,
                 tokens_per_step=dp * point.micro_batch * point.seq_len,
                 step_s=point.step_s,
+                uncertainty_s=point.spread_s,
             )
         )
     return [text for one in series.values() for text in impossible(one, cluster.peak_flops)]

@@ -11,6 +11,7 @@ and cannot be told apart. What minimises the relative errors, least squares, is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,8 @@ class Point:
     micro_batch: int
     seq_len: int
     step_s: float
+    spread_s: float = math.inf
+    """The largest distance of a round from the median [s]; unknown of a single round."""
 
     @property
     def split(self) -> str:
@@ -93,7 +96,8 @@ def points_of(frame: pd.DataFrame) -> list[Point]:
     timed = timed[timed.timings_valid.astype(bool)]
     found = []
     for _, group in timed.groupby("config_hash", sort=False):
-        row = group.iloc[0]
+        row, rounds = group.iloc[0], group.step_s.tolist()
+        middle = median(rounds)
         split = f"sp={row.sp} dp={row.dp}"
         found.append(
             Point(
@@ -105,7 +109,8 @@ def points_of(frame: pd.DataFrame) -> list[Point]:
                 int(row.zero),
                 int(row.micro_batch),
                 int(row.seq_len),
-                median(group.step_s.tolist()),
+                middle,
+                max(abs(one - middle) for one in rounds) if len(rounds) > 1 else math.inf,
             )
         )
     return found

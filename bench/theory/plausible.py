@@ -7,7 +7,7 @@ was done: no recomputation, only the causal half of the scores, nothing lost.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, List, Optional, Sequence
 
 from bench.theory.flops import matmul_parameters, model_flops_per_token, total_parameters
@@ -32,6 +32,9 @@ class Observation:
     step_s: Optional[float] = None
     peak_memory_bytes: Optional[float] = None
     """Of one GPU."""
+    uncertainty_s: float = 0.0
+    """By how much `step_s` may be off [s]: between two steps that differ by less, nothing is
+    called impossible. Published figures have none."""
 
     @property
     def flops_per_step(self) -> float:
@@ -100,13 +103,20 @@ def impossible(
             )
         found.extend(_memory_objections(one, memory_bytes))
     for shorter, longer in zip(ordered, ordered[1:]):
-        marginal = marginal_rate(shorter, longer)
+        marginal = marginal_rate(_off(shorter, -1), _off(longer, +1))
         if marginal is not None and marginal > limit:
             found.append(
                 f"{shorter.label} to {longer.label}: the longer step computes more at "
                 f"{_tera(marginal)} per GPU, above the peak of {_tera(peak_flops)}"
             )
     return found
+
+
+def _off(one: Observation, sign: int) -> Observation:
+    """`one` as much shorter or longer as it may be."""
+    if one.step_s is None:
+        return one
+    return replace(one, step_s=one.step_s + sign * one.uncertainty_s)
 
 
 def _memory_objections(one: Observation, memory_bytes: Optional[float]) -> List[str]:

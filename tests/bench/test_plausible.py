@@ -69,3 +69,11 @@ def test_memory_below_the_weights_or_above_the_gpu():
 def test_units(peak, unit):
     fast = replace(SHORT, step_s=FLOPS_SHORT / 2 / (2 * peak))
     assert f"above the peak of {unit}" in impossible([fast], peak)[0]
+
+
+def test_steps_that_differ_by_less_than_their_uncertainty_are_no_contradiction():
+    unsure = [replace(SHORT, uncertainty_s=0.2), replace(LONG, step_s=0.9, uncertainty_s=0.2)]
+    assert "infinitely many" in impossible([SHORT, replace(LONG, step_s=0.9)], 1e9)[0]
+    # 0.9 + 0.2 - (1.0 - 0.2) = 0.3 s for what would take 497,280 FLOPs on two GPUs
+    assert impossible(unsure, 497_280 / 2 / 0.3) == []
+    assert len(impossible(unsure, 497_280 / 2 / 0.3 / 1.03)) == 1
