@@ -9,6 +9,7 @@ from matplotlib.patches import Patch
 
 from analysis.audit import Facet, facets, sentences
 from analysis.audit_table import emulation, header, heading
+from analysis.audit_table import notes as failures
 from analysis.figures.style import (
     FAILED,
     FAILED_HATCH,
@@ -54,6 +55,7 @@ def gradient_matrix(frame: pd.DataFrame) -> Figure:
     kinds = {cell.kind for facet in shown for row in facet.rows for cell in row.cells}
     legend = [_patch(kind) for kind in MEANING if kind in kinds]
     notes = [f"{line}." for line in emulation(frame)]
+    notes += [f"Failed: {note}." for facet in shown for note in failures(facet)]
     if len(found) > len(shown):
         notes.append(f"{len(shown)} of {len(found)} groups of environments are shown.")
     if any(len(facet.rows) > MAX_ROWS for facet in shown):

@@ -34,6 +34,7 @@ EVERY: dict[str, Draw] = {
     "phases": lambda frame, _: figures.phases(frame),
     "memory": lambda frame, _: figures.memory(frame),
     "gradient_audit": lambda frame, _: figures.gradient_audit(frame),
+    "gradient_matrix": lambda frame, _: figures.gradient_matrix(frame),
     "step_times": lambda frame, folder: figures.step_times(frame, samples(folder)),
     "scaling": lambda frame, _: figures.scaling(frame),
 }
