@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -143,6 +144,9 @@ class ServerProcess:
         ranks = _descendants(self._process.pid)
         self._process.kill()  # its ranks die with it (PR_SET_PDEATHSIG)
         self._process.wait()
+        for rank in ranks:  # and what they started, which may have left their group
+            with contextlib.suppress(psutil.NoSuchProcess):
+                rank.kill()
         for fd in (self._commands, self._answers):
             os.close(fd)
         psutil.wait_procs(ranks, timeout=3)

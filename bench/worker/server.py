@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from bench.trial import Configuration
-from bench.worker import preload, process
+from bench.worker import orphans, preload, process
 from bench.worker.rank import HEARTBEAT, Request
 
 _STACK_WAIT_S = 1.0
@@ -230,6 +230,7 @@ class Server:
                 self._selector.unregister(c.pipe)
                 os.close(c.pipe)
                 _, c.status = os.waitpid(c.pid, 0)
+        orphans.end(known=set())
         running.heartbeat.close()
 
     def _on_preload(self, modules: List[str]) -> None:
@@ -255,6 +256,7 @@ def main() -> None:
         os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to handle
     process.die_with(controller)
+    orphans.adopt()
     server = Server(commands, answers)
     notes = process.LibraryNotes()
     try:
