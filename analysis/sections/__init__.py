@@ -21,8 +21,11 @@ import pandas as pd
 
 from analysis.audit import is_audit
 
-GENERAL = ("upgrade_or_workaround", "gradient_error", "scaling", "prediction")
+GENERAL = ("upgrade_or_workaround", "gradient_error", "scaling")
 """Notebooks on trials that train."""
+PREDICTION = ("prediction",)
+"""And where their sizes and splits differ enough to say something of another."""
+FEWEST_SIZES = 8
 AUDIT = ("gradient_error",)
 """Those of them that have something to say where single steps were made for their gradients."""
 
@@ -45,7 +48,15 @@ def notebooks(frame: pd.DataFrame) -> list[str]:
     general = list(AUDIT if is_audit(trained) else GENERAL)
     if len(frame) and trained.empty:
         general = []
+    elif not is_audit(trained) and _sizes(trained) >= FEWEST_SIZES:
+        general += PREDICTION
     return general + [name for section in sections.values() for name in section.NOTEBOOKS]
+
+
+def _sizes(trained: pd.DataFrame) -> int:
+    """How many different amounts of work there are step times of."""
+    timed = trained[trained.step_s.notna()]
+    return len(timed[["model.kv_heads", "sp", "zero", "micro_batch", "seq_len"]].drop_duplicates())
 
 
 def all_notebooks() -> list[str]:
@@ -53,4 +64,4 @@ def all_notebooks() -> list[str]:
     modules = [
         importlib.import_module(one.name) for one in pkgutil.iter_modules(__path__, f"{__name__}.")
     ]
-    return [*GENERAL, *(name for module in modules for name in module.NOTEBOOKS)]
+    return [*GENERAL, *PREDICTION, *(name for module in modules for name in module.NOTEBOOKS)]

@@ -113,7 +113,8 @@ def provide(spec: EnvironmentSpec, report: Report | None = None) -> Interpreter:
     place = _place(key_of(spec))
     while not (_is_ready(place) and leases.take(place)):
         _build_once(spec, place, report or _silence)
-    os.utime(place / build.SPEC_FILE)  # its time of modification is when it was last used
+    now = time.time_ns()  # the kernel's own stamp is milliseconds coarse
+    os.utime(place / build.SPEC_FILE, ns=(now, now))  # when it was last used
     extensions = place / "extensions"
     extensions.mkdir(exist_ok=True)
     return Interpreter(spec, place / "bin" / "python", extensions, place / "preload.json")

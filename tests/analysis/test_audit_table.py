@@ -96,6 +96,13 @@ def test_the_report_of_an_audit_has_no_notebook_on_times(frame: Any, tmp_path: P
     assert notebooks(load(tmp_path / "timed")) == list(GENERAL)
 
 
+def test_predictions_need_eight_amounts_of_work(tmp_path: Path) -> None:
+    write(tmp_path, *(ok(seq_len=64 * length) for length in range(1, 8)))
+    assert notebooks(load(tmp_path)) == list(GENERAL)
+    write(tmp_path, ok(seq_len=64 * 8))
+    assert notebooks(load(tmp_path)) == [*GENERAL, "prediction"]
+
+
 def test_the_figure_has_a_panel_for_each_version_and_says_what_is_right(frame: Any) -> None:
     figure = figures.gradient_matrix(frame)
     assert figures.alt_text(figure).startswith("Right in every case: local. ")

@@ -186,7 +186,7 @@ def test_the_notebooks_run_in_this_interpreter_whatever_the_user_installed(
     write(tmp_path / "results", ok())
     page = report(Path("results")).read_text(encoding="utf-8")
     assert "could not be made" not in page
-    assert page.count("<figure") == 6
+    assert page.count("<figure") == 7
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def opened(browser: Browser, path: Path, width: int, scheme: str = "light") -> t
 def test_no_complaint_and_every_figure_has_width(browser: Browser, path: Path, width: int) -> None:
     page, complaints = opened(browser, path, width)
     widths = page.evaluate("[...document.images].map(i => [i.naturalWidth, i.clientWidth])")
-    assert len(widths) == 7
+    assert len(widths) == 8
     assert all(natural > 100 and shown > 100 for natural, shown in widths)
     assert complaints == []
     page.close()
@@ -124,7 +124,7 @@ def test_the_keyboard_reaches_the_contents_and_opens_a_failure(
         reached.append(page.evaluate("document.activeElement.tagName"))
         if reached[-1] == "SUMMARY":
             break
-    assert reached.count("A") == 10 and reached.count("FIGURE") == 7
+    assert reached.count("A") == 10 and reached.count("FIGURE") == 8
     assert page.locator("pre").first.is_hidden()
     page.keyboard.press("Enter")
     assert page.locator("pre").first.is_visible()

@@ -134,7 +134,10 @@ def test_a_busy_loop_lengthens_the_measured_steps_by_its_length(run_trial: RunTr
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bussy_s": 1.0}, "options.bussy_s: unknown to scenario train; allowed: busy_s"),
+        (
+            {"bussy_s": 1.0},
+            "options.bussy_s: unknown to scenario train; allowed: busy_s, memory_snapshot",
+        ),
         ({"busy_s": -1}, "options.busy_s=-1: must be a number of seconds from 0 on"),
         ({"busy_s": "long"}, "options.busy_s=long: must be a number of seconds from 0 on"),
     ],
