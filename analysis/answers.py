@@ -1,8 +1,9 @@
-"""The answers that a results folder holds: its natural comparisons in sentences."""
+"""The answers that a results folder holds, in sentences: comparisons, audits, and sections'."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -42,3 +43,12 @@ def answers(frame: pd.DataFrame) -> list[Answer]:
             said = [f"Not compared: {error}."]
         found.append(Answer(" against ".join(sides), tuple(said)))
     return found
+
+
+def all_answers(folder: Path, frame: pd.DataFrame) -> list[Answer]:
+    """`answers`, and before them those of the scenarios that have a section."""
+    own = [
+        Answer(scenario, tuple(section.sentences(folder, frame[frame.scenario == scenario])))
+        for scenario, section in sections.found(frame).items()
+    ]
+    return own + answers(frame)

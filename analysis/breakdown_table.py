@@ -69,9 +69,15 @@ def hidden(details: Content) -> str:
 
 def hidden_share(details: Content) -> str:
     """The same as a percentage of the transfer; nothing where there was none."""
+    share = hidden_part(details)
+    return "nothing" if share is None else f"{100 * share:.1f} %"
+
+
+def hidden_part(details: Content) -> float | None:
+    """Share of the transfer behind computation [0..1]; None where nothing was transferred."""
     transfer = sum(one["transfer_s"] for one in details["overlap"])
     behind = sum(one["hidden_s"] for one in details["overlap"])
-    return f"{100 * behind / transfer:.1f} %" if transfer else "nothing"
+    return float(behind / transfer) if transfer else None
 
 
 def disagreements(details: Content) -> list[str]:

@@ -233,3 +233,17 @@ def _merged(rows: list[Row], field: str) -> list[Row]:
     for row in rows:
         same.setdefault(row._replace(**{field: ()}), []).extend(getattr(row, field))
     return [row._replace(**{field: tuple(values)}) for row, values in same.items()]
+
+
+def summary(found: Matrix) -> str:
+    """Who is silently wrong: the worst thing to be."""
+    wrong = dict.fromkeys(
+        name
+        for row in found.rows
+        if any(kind_of(cell) == "wrong" or "wrong" in cell for cell in row.cells)
+        for name in row.collectives
+    )
+    if not wrong:
+        return "No collective is silently wrong; some raise or hang"
+    named = ", ".join(list(wrong)[:4]) + (f" and {len(wrong) - 4} others" if len(wrong) > 4 else "")
+    return f"Silently wrong somewhere: {named}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -159,3 +159,19 @@ def _failed(failure: Mapping[str, Any]) -> Outcome:
     what = exception or failure.get("status") or "failed"
     text = ENVIRONMENT_FAILED.get(phase) or (f"{phase}: {what}" if phase else what)
     return Outcome("failed", text, str(failure["message"] or failure.get("reason") or ""))
+
+
+def summary(found: Sequence[Matrix]) -> str:
+    """How many pairs run everywhere, and how many with the right gradient."""
+    cells = [cell for matrix in found for cell in matrix.cells.values()]
+    kinds = [[one.kind for outcomes in cell.values() for one in outcomes] for cell in cells]
+    whole = sum("failed" not in kind for kind in kinds)
+    none = sum(set(kind) == {"failed"} for kind in kinds)
+    noun = "pair trains" if len(cells) == 1 else "pairs train"
+    title = f"{whole} of {len(cells)} {noun} at every ZeRO stage that was tried"
+    if none:
+        title += f", {none} at none"
+    off = sum(any(one in ("scaled", "wrong", "none") for one in kind) for kind in kinds)
+    if off:
+        title += f"; {off} with a gradient that is not the reference's somewhere"
+    return title

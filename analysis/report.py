@@ -17,7 +17,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from traitlets.config import Config
 
 from analysis import sections
-from analysis.answers import answers
+from analysis.answers import all_answers
 from analysis.evidence import Evidence, gather
 from analysis.execution import execute
 from analysis.figures.display import html_table
@@ -74,7 +74,7 @@ def content_of(folder: Path, frame: pd.DataFrame) -> dict[str, Any]:
     noisy = frame[frame.noisy != ""]
     return {
         "name": folder.absolute().name,
-        "answers": answers(frame),
+        "answers": all_answers(folder, frame),
         "closing": closing_line(frame).plain,
         "cautions": cautions(frame),
         "table": html_table(readable(frame)),

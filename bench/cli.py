@@ -254,11 +254,11 @@ def _sentences(folder: Path) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    from analysis.answers import answers
+    from analysis.answers import all_answers
     from analysis.frame import load
 
     console = Console()
-    for answer in answers(load(folder)):
+    for answer in all_answers(folder, load(folder)):
         typer.echo(f"\n{answer.sides}:")
         for sentence in answer.sentences:
             if console.is_terminal:  # lines break between words there

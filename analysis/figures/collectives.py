@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.collectives import (
-    Matrix,
     Row,
     is_emulated,
     kind_of,
     matrix,
     says_nothing,
+    summary,
     timings,
     variants_of,
 )
@@ -95,7 +95,7 @@ def collectives(folder: Path | str, frame: pd.DataFrame) -> Figure:
         + ", ".join(f"{column} {cell}" for column, cell in zip(columns, row.cells, strict=False))
         for row in rows[:40]
     ]
-    return finish(figure, _message(found), "; ".join(spoken).replace("\n", ", "), notes, legend)
+    return finish(figure, summary(found), "; ".join(spoken).replace("\n", ", "), notes, legend)
 
 
 @styled
@@ -175,17 +175,3 @@ def _draw(ax: Axes, rows: list[Row], columns: list[str], labels: list[str]) -> N
             tile(ax, x, y, back, FAILED_HATCH if kind in HATCHED else "")
             text = wrapped(cell.replace("; ", "\n"), wide, lines=2)
             ax.text(x + 0.5, y + 0.5, text, color=fore, fontsize=5.5, **on_tile(back))
-
-
-def _message(found: Matrix) -> str:
-    """Who is silently wrong: the worst thing to be."""
-    wrong = dict.fromkeys(
-        name
-        for row in found.rows
-        if any(kind_of(cell) == "wrong" or "wrong" in cell for cell in row.cells)
-        for name in row.collectives
-    )
-    if not wrong:
-        return "No collective is silently wrong; some raise or hang"
-    named = ", ".join(list(wrong)[:4]) + (f" and {len(wrong) - 4} others" if len(wrong) > 4 else "")
-    return f"Silently wrong somewhere: {named}"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.compat import Matrix, Outcome, Pair, in_order, matrices, stages_text
+from analysis.compat import Matrix, Outcome, Pair, in_order, matrices, stages_text, summary
 from analysis.figures.style import (
     FAILED,
     FAILED_HATCH,
@@ -52,7 +52,7 @@ def compat(folder: Path | str, frame: pd.DataFrame) -> Figure:
         _draw(ax, matrix, names)
         if matrix.variant:
             ax.set_title(wrapped(matrix.variant, 90), loc="left", pad=18)
-    return finish(figure, _message(found), _spoken(found), _notes(found), _legend(found))
+    return finish(figure, summary(found), _spoken(found), _notes(found), _legend(found))
 
 
 def compat_table(folder: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -131,22 +131,6 @@ def _cell(
         ax.text(
             x + 0.5, middle, wrapped(text, wide, lines), color=fore, fontsize=6.5, **on_tile(back)
         )
-
-
-def _message(found: Sequence[Matrix]) -> str:
-    """How many pairs run everywhere, and how many with the right gradient."""
-    cells = [cell for matrix in found for cell in matrix.cells.values()]
-    kinds = [[one.kind for outcomes in cell.values() for one in outcomes] for cell in cells]
-    whole = sum("failed" not in kind for kind in kinds)
-    none = sum(set(kind) == {"failed"} for kind in kinds)
-    noun = "pair trains" if len(cells) == 1 else "pairs train"
-    title = f"{whole} of {len(cells)} {noun} at every ZeRO stage that was tried"
-    if none:
-        title += f", {none} at none"
-    off = sum(any(one in ("scaled", "wrong", "none") for one in kind) for kind in kinds)
-    if off:
-        title += f"; {off} with a gradient that is not the reference's somewhere"
-    return title
 
 
 def _spoken(found: Sequence[Matrix]) -> str:

@@ -4,9 +4,11 @@
 
     NOTEBOOKS: tuple[str, ...]
     show(folder: Path, frame: pd.DataFrame, console: Console) -> None
+    sentences(folder: Path, frame: pd.DataFrame) -> list[str]
 
 the notebooks in `analysis/notebooks` that the report holds when such trials are in the folder,
-and what the terminal shows of them instead of the table; `frame` has their rows only. Trials of
+what the terminal shows of them instead of the table, and what they answer in plain words, which
+the report begins with; `frame` has their rows only. Trials of
 other scenarios (`train`) are in the table and in the general notebooks.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -41,6 +42,25 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
             Text(row.status if row.status == "ok" else f"{row.status}: {row.reason}"),
         )
     console.print(table)
+
+
+def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:
+    """A sentence per search."""
+    found = searches(folder, frame)
+    several = found.line.nunique() > 1
+    return [_sentence(row, several) for row in found.itertuples()]
+
+
+def _sentence(row: Any, several: bool) -> str:
+    where = f"At sp={row.sp}{f', {row.line}' if several else ''}"
+    if row.status != "ok":
+        return f"{where}, the search ended with {row.status}: {row.reason}."
+    fails, theory = _tokens(row.shortest_failed), _tokens(row.predicted)
+    return (
+        f"{where}, {_tokens(row.longest)} tokens train"
+        + (f", {fails} run out of memory" if fails else "")
+        + (f"; theory expects {theory}." if theory else ".")
+    )
 
 
 def _tokens(value: float | None) -> str:

@@ -10,7 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.collectives import Matrix, Row, is_emulated, kind_of, matrix, timings, variants_of
+from analysis.collectives import (
+    Matrix,
+    Row,
+    is_emulated,
+    kind_of,
+    matrix,
+    summary,
+    timings,
+    variants_of,
+)
 
 NOTEBOOKS = ("collectives",)
 STYLES = {"ok": "green", "no gradient": "yellow", "lost": "yellow"}
@@ -32,6 +41,13 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
     for column, rows in measured.groupby("column", sort=False):
         console.print(bandwidth_table(str(column), rows))
     console.print(Text(f"records: {folder}"))
+
+
+def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:
+    """Who is silently wrong, and who is right in every case."""
+    found = matrix(folder, frame)
+    right = f"Right in every case: {', '.join(found.right)}." if found.right else ""
+    return [f"{summary(found)}.", *([right] if right else [])]
 
 
 def legend(found: Matrix) -> str:

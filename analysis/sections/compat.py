@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.compat import Matrix, Outcome, Pair, in_order, matrices, stages_text
+from analysis.compat import Matrix, Outcome, Pair, in_order, matrices, stages_text, summary
 from analysis.table import STYLES, closing_line
 
 NOTEBOOKS = ("compat",)
@@ -36,6 +36,18 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
             "torch's NCCL code path emulated on gloo", style="dim", markup=False, highlight=False
         )
     console.print(closing_line(frame), highlight=False)
+
+
+def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:
+    """How many pairs run everywhere, then what failed where."""
+    found = matrices(folder, frame)
+    said = [
+        f"{line.partition('] ')[2]}."
+        for matrix in found
+        for line in messages(matrix, numbered(matrix))
+        if line.startswith("[")
+    ]
+    return [f"{summary(found)}.", *said]
 
 
 def numbered(matrix: Matrix) -> dict[Outcome, int]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.breakdown import shares
-from analysis.breakdown_table import GAP, disagreements, hidden_share
+from analysis.breakdown_table import GAP, disagreements, hidden_part, hidden_share
 from analysis.frame import records
 from analysis.table import closing_line, natural, varying_axes
 
@@ -79,6 +79,40 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
     )
     console.print(f"one trial in full: spbench trace {folder} TRIAL", style="dim", highlight=False)
     console.print(closing_line(frame), highlight=False)
+
+
+def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:
+    """What takes most of a step, whether bytes are theory's, and what is hidden."""
+    details = [r["details"] for r in records(folder, frame) if r["details"].get("breakdown")]
+    parts = [shares(one) for one in details]
+    if not parts:
+        return ["No trial was profiled to its end."]
+    largest = sorted(_largest(parts, 3), key=lambda name: -_sum(parts, name))
+    shown = {name: _span([100 * part.get(name, 0.0) for part in parts]) for name in largest}
+    said = [
+        f"{HEADS[name].capitalize()}: {share} % of a step, mean over ranks."
+        for name, share in shown.items()
+    ]
+    compared = [one["bytes_agree"] for one in details if one["bytes_agree"] is not None]
+    if compared:
+        said.append(
+            f"The all-to-alls' calls and bytes are those of theory in {sum(compared)} of "
+            f"{len(compared)} trials."
+        )
+    said += [line for one in details for line in disagreements(one)]
+    behind = [100 * part for part in map(hidden_part, details) if part is not None]
+    if behind:
+        said.append(f"Of the transfer, {_span(behind)} % is hidden behind computation.")
+    return said
+
+
+def _span(values: list[float]) -> str:
+    ends = dict.fromkeys(f"{value:.0f}" for value in (min(values), max(values)))
+    return " to ".join(ends)
+
+
+def _sum(parts: list[dict[str, float]], name: str) -> float:
+    return sum(part.get(name, 0.0) for part in parts)
 
 
 def _largest(parts: list[dict[str, float]], most: int) -> list[str]:

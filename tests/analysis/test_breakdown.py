@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from analysis.answers import all_answers
 from analysis.breakdown import CATEGORIES, one, profiles, shares
 from analysis.figures import alt_text, breakdown, overlap_table, volume_table
 from analysis.frame import AnalysisError, load
@@ -172,3 +173,15 @@ def test_without_a_trace_there_is_one_line(tmp_path: Path) -> None:
     write(tmp_path / "plain", ok())
     with pytest.raises(AnalysisError, match="has no profiled trial; `spbench sweep scenario=pro"):
         one(tmp_path / "plain")
+
+
+def test_the_answer_in_sentences(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path)
+    [answer] = all_answers(folder, load(folder))
+    assert answer.sides == "profile"
+    assert answer.sentences == (
+        "Attention: 50 % of a step, mean over ranks.",
+        "Waiting: 50 % of a step, mean over ranks.",
+        "The all-to-alls' calls and bytes are those of theory in 1 of 1 trials.",
+        "Of the transfer, 25 % is hidden behind computation.",
+    )

@@ -114,3 +114,11 @@ def test_a_folder_without_a_search_is_blank_and_no_error(tmp_path: Path) -> None
     assert said.startswith("No sequence trained")
     said = figures.alt_text(figures.memory_components(attempts(tmp_path, frame)))
     assert said.startswith("No peak memory")
+
+
+def test_every_search_is_a_sentence(folder: Path) -> None:
+    assert capacity.sentences(folder, load(folder)) == [
+        "At sp=1, zero=1, 2,048 tokens train, 2,560 run out of memory; theory expects 2,048.",
+        "At sp=2, zero=1, 4,096 tokens train, 4,608 run out of memory; theory expects 4,608.",
+        "At sp=4, zero=3, the search ended with oom: the trial ended as oom.",
+    ]

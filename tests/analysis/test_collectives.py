@@ -176,3 +176,10 @@ def test_without_trials_the_figures_say_so(tmp_path: Path) -> None:
     frame = frame[frame.scenario == "collectives"]
     assert alt_text(figures.collectives(tmp_path, frame)).startswith("No collectives")
     assert alt_text(figures.bandwidth(tmp_path, frame)).startswith("No bandwidth")
+
+
+def test_the_answer_names_who_is_wrong_and_who_is_right(folder: Path) -> None:
+    assert section.sentences(folder, load(folder)) == [
+        "Silently wrong somewhere: nn.b.",
+        "Right in every case: nn.c, fc.d.",
+    ]

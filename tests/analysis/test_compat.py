@@ -193,3 +193,13 @@ def test_the_report_holds_its_notebook_and_compares_nothing(folder: Path) -> Non
     frame = load(folder)
     assert sections.notebooks(frame) == ["compat"]
     assert answers(frame) == []
+
+
+def test_the_answer_counts_pairs_and_names_what_failed(folder: Path) -> None:
+    said = section.sentences(folder, load(folder))
+    assert said[0] == (
+        "2 of 5 pairs train at every ZeRO stage that was tried, 2 at none; "
+        "2 with a gradient that is not the reference's somewhere."
+    )
+    assert "torch 2.2.2 with DeepSpeed 0.18.6 (ZeRO 1–3)." in " ".join(said[1:])
+    assert len(said) == 4
