@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
-
-from bench.controller import drivers, outcome
+from bench.controller import drivers, leftovers, outcome
 from bench.controller.drivers import Note
 from bench.controller.environments import cache_dir, key_of
 from bench.controller.interpreter import EnvironmentProblem, Interpreter
@@ -177,7 +175,7 @@ class Host:
     def _fly(self, trial: Trial, log: Path) -> Flight:
         """Launch the ranks, watch them, and see every process of the trial ended."""
         c = trial.configuration
-        scratch = self._server.scratch / trial.id
+        scratch, began = self._server.scratch / trial.id, time.time()
         scratch.mkdir(parents=True, exist_ok=True)
         flight = Flight(c.world, scratch)
         flight.oom_kills_before = outcome.oom_kills()
@@ -198,7 +196,9 @@ class Host:
             self._server.ask("kill", "ended", others, ANSWER_S)
             for line in others:
                 flight.take(line)
-            _remove_shared_memory(flight.store_port)
+            leftovers.remove_shared_memory(flight.store_port)
+            if flight.failed() or not flight.all_settled():
+                leftovers.remove_build_locks(self._server.interpreter.extensions, began)
             flight.collect_rows()
             shutil.rmtree(scratch, ignore_errors=True)
         return flight
@@ -245,7 +245,7 @@ class Host:
         for line in others:
             flight.take(line)
         moved = flight.beat(answer["beats"])
-        busy = flight.computed(_cpu_seconds(flight.pids), BUSY_SHARE)
+        busy = flight.computed(list(map(leftovers.cpu_seconds, flight.pids)), BUSY_SHARE)
         return moved or (busy and (on_cpu or flight.outside_steps())) or bool(others)
 
     def _stacks(self, flight: Flight) -> dict[str, str]:
@@ -303,7 +303,7 @@ def threads_per_rank(world: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // world)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -314,22 +314,6 @@ def _uninterrupted() -> Iterator[None]:
 
 def _reference_folder(trial: Trial) -> Path:
     return cache_dir() / "references" / trial.configuration.reference_key
-
-
-def _remove_shared_memory(store_port: int) -> None:
-    """Buffers of DeepSpeed's shared-memory op, whose names carry the port of the trial's store."""
-    for left in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{store_port}_*"):
-        left.unlink(missing_ok=True)
-
-
-def _cpu_seconds(pids: list[int]) -> list[float]:
-    seconds = []
-    for pid in pids:
-        try:
-            seconds.append(sum(psutil.Process(pid).cpu_times()[:2]))
-        except psutil.NoSuchProcess:
-            seconds.append(0.0)
-    return seconds
 
 
 def _environment_error(broken: ServerBroken | EnvironmentProblem) -> RankError:
