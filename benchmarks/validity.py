@@ -46,7 +46,7 @@ from bench.trial import Configuration, Trial
 from benchmarks.launching import TINY, configuration
 from benchmarks.report import Targets
 
-BLOCKS = 10
+BLOCKS = 8
 ROUNDS = 10
 FEWER = (3, 5, 8)
 SLOWDOWNS = (0.03, 0.05, 0.10)
