@@ -7,7 +7,7 @@ server of its own; and A with a busy loop in every step that makes it 3, 5 and 1
 (`options.busy_s`, set from the median step of a few trials before). Every 10 rounds are a block.
 In a block each A is compared with each other A (6 comparisons) and with each slower one (4 of
 each), by `analysis.compare` as a user would; its first 3, 5 and 8 rounds show what fewer would
-have told. Comparisons of one block share trials, which makes them cheaper, not likelier to be
+have told, and two blocks together what twice as many. Comparisons of one block share trials, which makes them cheaper, not likelier to be
 right. The true slowdown is the loop over the median step of the 40 trials of A in the block, so
 that a drift of the machine over the hour counts as what it is.
 
@@ -49,6 +49,7 @@ from benchmarks.report import Targets
 BLOCKS = 8
 ROUNDS = 10
 FEWER = (3, 5, 8)
+MORE = 20
 SLOWDOWNS = (0.03, 0.05, 0.10)
 PLAIN = ("a", "a-2", "a-3", "a-4")
 """One configuration under four names: none is faster than another."""
@@ -148,12 +149,13 @@ def record_pool(folder: Path, blocks: int) -> pd.DataFrame:
 
 
 def outcomes(frame: pd.DataFrame, blocks: int) -> Iterator[Outcome]:
-    """Every comparison of the pool, at `ROUNDS` rounds and at fewer."""
+    """Every comparison of the pool, at `ROUNDS` rounds, at fewer and at `MORE`."""
     loops = sorted(frame["options.busy_s"].dropna().unique())
-    for block, rounds in itertools.product(range(blocks), (*FEWER, ROUNDS)):
-        start = block * ROUNDS
+    parts = [(b * ROUNDS, n, ROUNDS) for b in range(blocks) for n in (*FEWER, ROUNDS)]
+    parts += [(start, MORE, MORE) for start in range(0, blocks * ROUNDS - MORE + 1, MORE)]
+    for start, rounds, length in parts:
         part = frame[frame["round"].between(start, start + rounds - 1)]
-        whole = frame[frame["round"].between(start, start + ROUNDS - 1)]
+        whole = frame[frame["round"].between(start, start + length - 1)]
         step_s = median(whole[whole["options.busy_s"].isna()].step_s.tolist())
         for one, other in itertools.combinations(PLAIN, 2):
             yield _outcome(part, _side(one), _side(other), 0.0, 1.0)

@@ -40,10 +40,10 @@ def pool(folder: Path, extra: float = 0.0) -> pd.DataFrame:
 
 def test_known_slowdowns_are_told_from_none(tmp_path: Path) -> None:
     found = pd.DataFrame(outcomes(pool(tmp_path), blocks=2))
-    assert len(found) == 2 * 4 * (6 + 3 * 4)  # blocks, numbers of rounds, pairs
+    assert len(found) == (2 * 4 + 1) * (6 + 3 * 4)  # blocks, numbers of rounds; pairs
     assert set(found[found.slowdown == 0].verdict) == {"no difference seen"}
     assert set(found[found.slowdown > 0].verdict) == {"slower"}
-    assert set(found["rounds"]) == {3, 5, 8, 10}
+    assert set(found["rounds"]) == {3, 5, 8, 10, 20}
 
 
 def test_the_truth_is_the_loop_over_the_step(tmp_path: Path) -> None:
