@@ -7,9 +7,10 @@ server of its own; and A with a busy loop in every step that makes it 3, 5 and 1
 (`options.busy_s`, set from the median step of a few trials before). Every 10 rounds are a block.
 In a block each A is compared with each other A (6 comparisons) and with each slower one (4 of
 each), by `analysis.compare` as a user would; its first 3, 5 and 8 rounds show what fewer would
-have told, and two blocks together what twice as many. Comparisons of one block share trials, which makes them cheaper, not likelier to be
-right. The true slowdown is the loop over the median step of the 40 trials of A in the block, so
-that a drift of the machine over the hour counts as what it is.
+have told, and two blocks together what twice as many. Comparisons of one block share trials,
+which makes them cheaper, not likelier to be right. The true slowdown is the loop over the median
+step of the 40 trials of A in the block, so that a drift of the machine over the hour counts as
+what it is.
 
 The configuration is light: two ranks, one for each core of a small machine (more would measure
 the scheduler), one layer, a short sequence, no gradient check. Its trials have 200 steps, some
