@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bench.trial import Configuration
-from bench.worker.mesh import Mesh
 from bench.worker.model import ShardLoss
 from bench.worker.one_step import judged
 from bench.worker.rank import Rank
-from bench.worker.reference import Reference
 from bench.worker.training import Trainer
 
 Aggregate = Callable[[Tensor, Tensor, dist.ProcessGroup], Tensor]
@@ -34,14 +30,8 @@ def run(rank: Rank) -> Dict[str, Any]:
     aggregate = _function(str(rank.configuration.options.get("source", "")))
 
     class Pasted(Trainer):
-        def __init__(
-            self,
-            configuration: Configuration,
-            mesh: Mesh,
-            reference: Reference,
-            device: torch.device,
-        ) -> None:
-            super().__init__(configuration, mesh, reference, device)
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             self._aggregate = lambda shard, group: _call(aggregate, shard, group)
 
     return judged(rank, Pasted)
