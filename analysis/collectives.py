@@ -244,6 +244,7 @@ def summary(found: Matrix) -> str:
         for name in row.collectives
     )
     if not wrong:
-        return "No collective is silently wrong; some raise or hang"
+        failing = any(kind_of(cell) != "ok" for row in found.rows for cell in row.cells)
+        return "No collective is silently wrong" + ("; some raise or hang" if failing else "")
     named = ", ".join(list(wrong)[:4]) + (f" and {len(wrong) - 4} others" if len(wrong) > 4 else "")
     return f"Silently wrong somewhere: {named}"

@@ -24,6 +24,8 @@ from analysis.collectives import (
 NOTEBOOKS = ("collectives",)
 STYLES = {"ok": "green", "no gradient": "yellow", "lost": "yellow"}
 """How a kind of outcome is coloured; whatever is not here is red."""
+BANDWIDTH_WIDTH = 160
+"""Characters at most, whatever the terminal has."""
 
 
 def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
@@ -39,7 +41,9 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
         console.print(Text(f"{trial.environment} {trial.comm}: {trial.status}: {trial.reason}"))
     measured = timings(folder, frame)
     for column, rows in measured.groupby("column", sort=False):
-        console.print(bandwidth_table(str(column), rows))
+        # as wide as its numbers: cut off, they would say nothing
+        wide = Console(file=console.file, width=max(console.width, BANDWIDTH_WIDTH))
+        wide.print(bandwidth_table(str(column), rows))
     console.print(Text(f"records: {folder}"))
 
 
@@ -74,14 +78,14 @@ def bandwidth_table(column: str, rows: pd.DataFrame) -> Table:
     What a group raised stands in place of the wrong elements; the numbers are of the others.
     """
     table = Table(
-        title=f"{column}: bandwidth", box=box.SIMPLE, title_justify="left", padding=(0, 0)
+        title=f"{column}: bandwidth", box=box.SIMPLE, title_justify="left", padding=(0, 1)
     )
     for name in ("size (B)", "count", "type", "collective"):
-        justify = "left" if name in ("type", "collective") else "right"
-        table.add_column(name, justify=justify, no_wrap=name == "collective")  # type: ignore[arg-type]
+        left = name in ("type", "collective")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for direction in ("forward", "backward"):
         for name in ("time\n(us)", "algbw\n(GB/s)", "busbw\n(GB/s)", "#wrong"):
-            table.add_column(f"{direction}\n{name}", justify="right", no_wrap=name == "#wrong")
+            table.add_column(f"{direction}\n{name}", justify="right", no_wrap=True)
     keys = ["bytes", "count", "dtype", "collective"]
     for key, both in rows.groupby(keys, sort=False):
         by_direction = both.set_index("direction")

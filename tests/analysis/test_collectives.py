@@ -161,6 +161,10 @@ def test_bandwidth_is_the_slowest_groups(tmp_path: Path) -> None:
     assert list(table.bus_bandwidth) == [2_048_000.0, 1_024_000.0]
     text = shown(tmp_path)
     assert "2000" in text and "0.002" in text
+    narrow = io.StringIO()
+    section.show(tmp_path, load(tmp_path), Console(file=narrow, width=60))
+    row = next(line for line in narrow.getvalue().splitlines() if "2000" in line)
+    assert "4000" in row and "…" not in row  # backward stands beside it, whole
     assert "0.002 GB/s" in alt_text(figures.bandwidth(tmp_path, load(tmp_path)))
 
 
