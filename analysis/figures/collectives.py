@@ -163,7 +163,10 @@ def _draw(ax: Axes, rows: list[Row], columns: list[str], labels: list[str]) -> N
     ax.set_xlim(0, len(columns))
     ax.set_ylim(len(rows), 0)
     wide = max(8, 60 // len(columns))
-    ax.set_xticks([x + 0.5 for x in range(len(columns))], [c.replace(" ", "\n") for c in columns])
+    ax.set_xticks(
+        [x + 0.5 for x in range(len(columns))],
+        list(map(_heading, columns)),
+    )
     ax.set_yticks([y + 0.5 for y in range(len(rows))], labels)
     ax.xaxis.tick_top()
     ax.tick_params(length=0, labelsize=6)
@@ -175,3 +178,7 @@ def _draw(ax: Axes, rows: list[Row], columns: list[str], labels: list[str]) -> N
             tile(ax, x, y, back, FAILED_HATCH if kind in HATCHED else "")
             text = wrapped(cell.replace("; ", "\n"), wide, lines=2)
             ax.text(x + 0.5, y + 0.5, text, color=fore, fontsize=5.5, **on_tile(back))
+
+
+def _heading(column: str) -> str:
+    return column.replace(" ", "\n").replace("nccl_over_gloo", "nccl_over\n_gloo")

@@ -25,7 +25,10 @@ NOTEBOOKS = ("collectives",)
 STYLES = {"ok": "green", "no gradient": "yellow", "lost": "yellow"}
 """How a kind of outcome is coloured; whatever is not here is red."""
 BANDWIDTH_WIDTH = 160
-"""Characters at most, whatever the terminal has."""
+MATRIX_WIDTH = 80
+"""Characters of the columns that say what was called."""
+COLUMN_WIDTH = 18
+"""Of each environment and communication."""
 
 
 def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
@@ -33,7 +36,7 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
     found = matrix(folder, frame)
     console.print(Text("Collectives beside the analytic answer: value and gradient of every rank"))
     if found.rows:
-        console.print(_table(found))
+        _wide(console, MATRIX_WIDTH + COLUMN_WIDTH * len(found.columns)).print(_table(found))
         console.print(Text(legend(found), style="dim"))
     if found.right:
         console.print(Text(f"ok in every case: {', '.join(found.right)}", style="green"))
@@ -41,10 +44,13 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
         console.print(Text(f"{trial.environment} {trial.comm}: {trial.status}: {trial.reason}"))
     measured = timings(folder, frame)
     for column, rows in measured.groupby("column", sort=False):
-        # as wide as its numbers: cut off, they would say nothing
-        wide = Console(file=console.file, width=max(console.width, BANDWIDTH_WIDTH))
-        wide.print(bandwidth_table(str(column), rows))
+        _wide(console, BANDWIDTH_WIDTH).print(bandwidth_table(str(column), rows))
     console.print(Text(f"records: {folder}"))
+
+
+def _wide(console: Console, width: int) -> Console:
+    """Where tables are at most `width` wide: squeezed into a narrow terminal they say nothing."""
+    return Console(file=console.file, width=max(console.width, width))
 
 
 def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:
