@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -14,6 +12,7 @@ from analysis.columns import AXES
 from analysis.comparison import Pair, Selector
 from analysis.reading import AnalysisError
 from analysis.table import natural, varying_axes
+from analysis.wording import hint
 
 WORKAROUND, UPGRADED = "weighted_all_reduce", "all_gather"
 """The loss aggregations of the question that spbench was made for."""
@@ -54,7 +53,7 @@ def select(frame: pd.DataFrame, selector: Selector, side: str) -> pd.DataFrame:
             values = sorted(frame[key].unique().tolist(), key=natural)
             raise AnalysisError(
                 f"{side}: {key}={value}: no trial here has it; allowed: "
-                f"{', '.join(map(text_of, values))}{_hint(value, map(text_of, values))}"
+                f"{', '.join(map(text_of, values))}{hint(value, map(text_of, values))}"
             )
     chosen = find(frame, selector)
     if chosen.empty:
@@ -160,10 +159,5 @@ def _same(value: Any, text: str) -> bool:
 
 
 def _allowed_axes(frame: pd.DataFrame, key: str) -> str:
-    near = _hint(key, axes_in(frame)).removeprefix("; ")
+    near = hint(key, axes_in(frame)).removeprefix("; ")
     return near or f"allowed: {', '.join(varying_axes(frame)) or ', '.join(METHODS)}"
-
-
-def _hint(name: str, allowed: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""

@@ -15,11 +15,11 @@ from analysis.figures.style import (
     grid,
     limited,
     quantity,
-    span,
     styled,
     wrapped,
 )
 from analysis.table import natural, varying_axes
+from analysis.wording import span
 
 CATEGORY_COLOURS = {
     "attention": "#332288",

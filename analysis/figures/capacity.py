@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.style import blank, finish, grid, span, styled
+from analysis.figures.style import blank, finish, grid, styled
+from analysis.wording import span
 
 MIB = 2**20
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

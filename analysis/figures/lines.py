@@ -27,9 +27,9 @@ from analysis.figures.style import (
     nothing_here,
     quantity,
     sequence_axis,
-    span,
     styled,
 )
+from analysis.wording import span
 from bench.theory import Training, peak_memory
 from bench.trial import DTYPE_BYTES, ModelSpec
 

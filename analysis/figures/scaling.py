@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.points import Look, caveats, handle, looks, panel_axes, points
-from analysis.figures.style import blank, finish, grid, hatched, nothing_here, span, styled
+from analysis.figures.style import blank, finish, grid, hatched, nothing_here, styled
+from analysis.wording import span
 from bench.rounds import figure_of_rounds
 from bench.theory import model_flops_per_step
 from bench.trial import ModelSpec

@@ -25,10 +25,10 @@ from analysis.figures.style import (
     nothing_here,
     phase_patches,
     quantity,
-    span,
     styled,
     wrapped,
 )
+from analysis.wording import span
 
 MAX_BARS = 32
 """Of all panels together: more would not be read."""

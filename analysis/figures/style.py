@@ -253,13 +253,6 @@ def quantity(value: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def span(values: Iterable[float], kind: str) -> str:
-    """`low to high` in the number format `kind`; one number where they are equal."""
-    known = [value for value in values if math.isfinite(value)]
-    ends = dict.fromkeys(format(value, kind) for value in (min(known), max(known)))
-    return " to ".join(ends)
-
-
 def limited(texts: list[str], most: int, noun: str) -> list[str]:
     """At most `most` of `texts`; the last then says how many `noun` are left out."""
     if len(texts) <= most:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -11,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from analysis.reading import AnalysisError
+from analysis.wording import hint
 from bench.theory import Cluster, Efficiencies, Link
 from bench.trial import ModelSpec
 
@@ -104,7 +103,7 @@ def _content(kind: str, name: str, path: Path, conf: Path) -> dict[str, Any]:
     if not path.is_file():
         known = sorted(one.stem for one in (conf / kind).glob("*.yaml"))
         raise AnalysisError(
-            f"--{kind} {name}: unknown {kind}; allowed: {', '.join(known)}{_near(name, known)}"
+            f"--{kind} {name}: unknown {kind}; allowed: {', '.join(known)}{hint(name, known)}"
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -126,14 +125,9 @@ def _validated(kind: type[_Model], option: str, path: Path, content: dict[str, A
             text = f"{field}: missing; add a line `{field}: NUMBER`"
         elif fault["type"] == "extra_forbidden":
             known = list(kind.model_fields)
-            text = f"{field}: unknown field; allowed: {', '.join(known)}{_near(field, known)}"
+            text = f"{field}: unknown field; allowed: {', '.join(known)}{hint(field, known)}"
         elif field:
             text = f"{field}={fault['input']}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
         else:
             text = str(fault["msg"])
         raise AnalysisError(f"{option} file {path.name}: {text}") from error
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""

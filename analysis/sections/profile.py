@@ -12,6 +12,7 @@ from analysis.breakdown import shares
 from analysis.breakdown_table import GAP, disagreements, hidden_part, hidden_share
 from analysis.frame import records
 from analysis.table import closing_line, natural, varying_axes
+from analysis.wording import span
 
 NOTEBOOKS = ("profile",)
 
@@ -88,7 +89,7 @@ def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:
     if not parts:
         return ["No trial was profiled to its end."]
     largest = sorted(_largest(parts, 3), key=lambda name: -_sum(parts, name))
-    shown = {name: _span([100 * part.get(name, 0.0) for part in parts]) for name in largest}
+    shown = {name: span([100 * part.get(name, 0.0) for part in parts], ".0f") for name in largest}
     said = [
         f"{HEADS[name].capitalize()}: {share} % of a step, mean over ranks."
         for name, share in shown.items()
@@ -102,13 +103,8 @@ def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:
     said += [line for one in details for line in disagreements(one)]
     behind = [100 * part for part in map(hidden_part, details) if part is not None]
     if behind:
-        said.append(f"Of the transfer, {_span(behind)} % is hidden behind computation.")
+        said.append(f"Of the transfer, {span(behind, '.0f')} % is hidden behind computation.")
     return said
-
-
-def _span(values: list[float]) -> str:
-    ends = dict.fromkeys(f"{value:.0f}" for value in (min(values), max(values)))
-    return " to ".join(ends)
 
 
 def _sum(parts: list[dict[str, float]], name: str) -> float:
