@@ -2,20 +2,22 @@
 
     python -m benchmarks.validity [--blocks N] [--results FOLDER]
 
-One interleaved sweep of seven configurations of real trials: A under four names, each on a
-server of its own; and A with a busy loop in every step that makes it 3, 5 and 10 % longer
-(`options.busy_s`, set from the median step of a few trials before). Every 10 rounds are a block.
-In a block each A is compared with each other A (6 comparisons) and with each slower one (4 of
-each), by `analysis.compare` as a user would; its first 3, 5 and 8 rounds show what fewer would
-have told, and two blocks together what twice as many. Comparisons of one block share trials,
-which makes them cheaper, not likelier to be right. The true slowdown is the loop over the median
-step of the 40 trials of A in the block, so that a drift of the machine over the hour counts as
-what it is.
+Every block is an interleaved sweep of 10 rounds of real trials of four configurations: A under
+two names, each on a server of its own; and the same two with a busy loop in every step that
+makes it 3, 5 or 10 % longer (`options.busy_s`, set from the median step of a few trials
+before). In a block the two names are compared with each other, with and without the loop (2
+comparisons), and each without the loop with each that has it (4), by `analysis.compare` as a
+user would. Its first 3, 5 and 8 rounds show what fewer would have told, and two blocks of one
+slowdown together what twice as many. Comparisons of one block share trials, which makes them
+cheaper, not likelier to be right. The true slowdown is the loop over the median step of the 20
+trials of A in the block, so that a drift of the machine over the hour counts as what it is.
 
-The configuration is light: two ranks, one for each core of a small machine (more would measure
-the scheduler), one layer, a short sequence, no gradient check. Its trials have 200 steps, some
-3 s: what a shared machine does within a second goes into the ratio with shorter ones (two
-layers and 40 steps, 1 s: the ratio of one round scattered by 7 %).
+The configuration is the default model on 2,048 tokens over two ranks, one for each core of a
+small machine (more would measure the scheduler), without the gradient check. Its trials have 40
+steps of some 110 ms, 5 s in all. Both matter: a step of 12 ms (one layer, 128 tokens) is mostly
+waiting to be woken up, and scatters by 25 % instead of 7 %; and a machine shared with others
+changes from second to second, which a longer trial averages, but from minute to minute as well,
+which only a short round takes out.
 
 With --results the records stay in FOLDER, and the same command continues what was interrupted.
 """
@@ -25,7 +27,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,16 +46,16 @@ from bench.controller.provenance import MachineWatch
 from bench.record import Record
 from bench.rounds import slowest
 from bench.trial import Configuration, Trial
-from benchmarks.launching import TINY, configuration
+from benchmarks.launching import configuration
 from benchmarks.report import Targets
 
-BLOCKS = 8
+BLOCKS = 21
 ROUNDS = 10
 FEWER = (3, 5, 8)
-MORE = 20
-SLOWDOWNS = (0.03, 0.05, 0.10)
-PLAIN = ("a", "a-2", "a-3", "a-4")
-"""One configuration under four names: none is faster than another."""
+SLOWDOWNS = (0.05, 0.10, 0.03)
+"""One after the other, block by block."""
+NAMES = ("a", "a-2")
+"""One environment under two names: none is faster than the other."""
 CALIBRATION = 8
 """Trials that set the length of the busy loops."""
 
@@ -71,14 +73,20 @@ class Outcome(NamedTuple):
     """Of the interval, relative."""
 
 
-class Progress:
-    """A line for every block."""
+class Block(NamedTuple):
+    """The records of one block."""
 
-    def __init__(self, trials: int) -> None:
-        self._trials = trials
-        self._done = 0
+    slowdown: float
+    loop_s: float
+    """Length of the busy loop."""
+    frame: pd.DataFrame
+    """One row for each trial."""
 
-    def __enter__(self) -> Progress:
+
+class Silent:
+    """A display that shows nothing."""
+
+    def __enter__(self) -> Silent:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -90,11 +98,8 @@ class Progress:
     def note(self, trial: Trial, text: str) -> None:
         """Nothing to say."""
 
-    def done(self, trial: Trial, record: Record | None) -> None:  # noqa: ARG002
-        """Count; say when a block is complete."""
-        self._done += 1
-        if self._done % (len(PLAIN) + len(SLOWDOWNS)) == 0 and self._done % ROUNDS == 0:
-            print(f"{self._done:,} of {self._trials:,} trials", flush=True)
+    def done(self, trial: Trial, record: Record | None) -> None:
+        """Nothing to say."""
 
     def waiting(self, trial: Trial) -> None:
         """Nothing to say."""
@@ -103,17 +108,15 @@ class Progress:
         """Not asked for."""
 
 
-def plain(name: str = "a", busy_s: float = 0.0) -> Configuration:
+def plain(name: str = NAMES[0], busy_s: float = 0.0) -> Configuration:
     """A, under `name`, with a busy loop in every step."""
     made = configuration(
         "torch-2.13",
         world=2,
         sp=2,
         zero=0,
-        seq_len=128,
-        warmup_steps=3,
-        steps=200,
-        model=TINY.model_copy(update={"name": "one-layer", "layers": 1}),
+        seq_len=2048,
+        steps=40,
         gradient_check=False,
         options={"busy_s": busy_s} if busy_s else {},
     )
@@ -122,12 +125,11 @@ def plain(name: str = "a", busy_s: float = 0.0) -> Configuration:
     )
 
 
-def busy_loops(hosts: Hosts, folder: Path) -> list[float]:
-    """Seconds per step that make `SLOWDOWNS`: of an earlier sweep in `folder`, or measured."""
-    if list(folder.glob("records-*")):
-        before = load(folder)
-        if "options.busy_s" in before:
-            return sorted(before["options.busy_s"].dropna().unique())
+def median_step_s(hosts: Hosts, folder: Path) -> float:
+    """Of A: what an earlier run noted in `folder`, or that of a few trials now."""
+    noted = folder / "step_s.txt"
+    if noted.exists():
+        return float(noted.read_text())
     steps = []
     for round_ in range(CALIBRATION):
         record = hosts.run(Trial(configuration=plain("calibration"), round=round_), folder)
@@ -135,38 +137,56 @@ def busy_loops(hosts: Hosts, folder: Path) -> list[float]:
         if step_s is None:
             raise SystemExit(f"calibration failed: {record.status.value}, {record.reason}")
         steps.append(step_s)
-    return [round(share * median(steps), 7) for share in SLOWDOWNS]
+    noted.write_text(str(median(steps)))
+    return median(steps)
 
 
-def record_pool(folder: Path, blocks: int) -> pd.DataFrame:
-    """Sweep `folder` full; gives its frame."""
-    settings = Settings(results=folder, rounds=blocks * ROUNDS, seed=0, report=False)
+def record_blocks(folder: Path, blocks: int) -> list[Block]:
+    """Sweep every block into a folder of its own under `folder`."""
+    made = []
     with Hosts(provide) as hosts:
-        loops = busy_loops(hosts, folder)
-        pool = [*map(plain, PLAIN), *(plain(busy_s=loop) for loop in loops)]
-        schedule = sweep.Schedule(pool, settings)
-        sweep.run(schedule, hosts, Progress(len(schedule.left)), MachineWatch())
-    return load(folder)
+        step_s = median_step_s(hosts, folder)
+        for number in range(blocks):
+            slowdown = SLOWDOWNS[number % len(SLOWDOWNS)]
+            loop = round(slowdown * step_s, 7)
+            results = folder / f"block-{number:02}"
+            sweep.create(results)
+            settings = Settings(results=results, rounds=ROUNDS, seed=number, report=False)
+            pool = [plain(name, busy_s) for name in NAMES for busy_s in (0.0, loop)]
+            schedule = sweep.Schedule(pool, settings)
+            sweep.run(schedule, hosts, Silent(), MachineWatch())
+            print(f"block {number + 1} of {blocks}", flush=True)
+            made.append(Block(slowdown, loop, load(results)))
+    return made
 
 
-def outcomes(frame: pd.DataFrame, blocks: int) -> Iterator[Outcome]:
-    """Every comparison of the pool, at `ROUNDS` rounds, at fewer and at `MORE`."""
-    loops = sorted(frame["options.busy_s"].dropna().unique())
-    parts = [(b * ROUNDS, n, ROUNDS) for b in range(blocks) for n in (*FEWER, ROUNDS)]
-    parts += [(start, MORE, MORE) for start in range(0, blocks * ROUNDS - MORE + 1, MORE)]
-    for start, rounds, length in parts:
-        part = frame[frame["round"].between(start, start + rounds - 1)]
-        whole = frame[frame["round"].between(start, start + length - 1)]
-        step_s = median(whole[whole["options.busy_s"].isna()].step_s.tolist())
-        for one, other in itertools.combinations(PLAIN, 2):
-            yield _outcome(part, _side(one), _side(other), 0.0, 1.0)
-        for slowdown, loop in zip(SLOWDOWNS, loops, strict=True):
-            for name in PLAIN:
-                truth = 1 / (1 + loop / step_s)
-                yield _outcome(part, _side(name), _side("a", str(loop)), slowdown, truth)
+def joined(blocks: Sequence[Block]) -> Iterator[Block]:
+    """Two blocks of one slowdown each, as one of twice as many rounds."""
+    for slowdown in SLOWDOWNS:
+        same = [block for block in blocks if block.slowdown == slowdown]
+        for one, other in zip(same[::2], same[1::2]):
+            later = other.frame.assign(round=other.frame["round"] + ROUNDS)
+            yield one._replace(frame=pd.concat([one.frame, later], ignore_index=True))
 
 
-def _side(name: str, loop: str = "none") -> dict[str, str]:
+def outcomes(blocks: Sequence[Block]) -> Iterator[Outcome]:
+    """Every comparison of the blocks: at `ROUNDS` rounds, at fewer and at twice as many."""
+    for block in (*blocks, *joined(blocks)):
+        rounds = block.frame["round"].nunique()
+        without = block.frame["options.busy_s"].isna()
+        truth = 1 / (1 + block.loop_s / median(block.frame[without].step_s.tolist()))
+        loops = ("none", str(block.loop_s))
+        for first in (*FEWER, ROUNDS) if rounds == ROUNDS else (rounds,):
+            part = block.frame[block.frame["round"] < first]
+            for loop in loops:
+                one, other = (_side(name, loop) for name in NAMES)
+                yield _outcome(part, one, other, 0.0, 1.0)
+            for name, slow_name in itertools.product(NAMES, NAMES):
+                one, other = _side(name, loops[0]), _side(slow_name, loops[1])
+                yield _outcome(part, one, other, block.slowdown, truth)
+
+
+def _side(name: str, loop: str) -> dict[str, str]:
     return {"environment": name, "options.busy_s": loop}
 
 
@@ -195,23 +215,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="spbench-validity-") as temporary:
         folder = chosen.results or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        frame = record_pool(folder, chosen.blocks)
+        blocks = record_blocks(folder, chosen.blocks)
+    frame = pd.concat([block.frame for block in blocks])
     failed = frame[frame.status != "ok"]
     print(f"{len(frame):,} trials, {len(failed)} not ok, {(frame.noisy != '').sum()} noisy")
     step_ms, trial_s = 1e3 * frame.step_s.median(), frame.duration_s.median()
     print(f"median step {step_ms:.2f} ms, trial {trial_s:.2f} s")
-    print(f"the ratio of one round between two A's scatters by {100 * scatter(frame):.1f} %")
-    found = pd.DataFrame(outcomes(frame, chosen.blocks))
+    percent = 100 * scatter(blocks)
+    print(f"the ratio of one round between two names of A scatters by {percent:.1f} %")
+    found = pd.DataFrame(outcomes(blocks))
     table(found)
     check(found)
 
 
-def scatter(frame: pd.DataFrame) -> float:
+def scatter(blocks: Sequence[Block]) -> float:
     """Standard deviation of the logarithm of one round's ratio between two names of A."""
-    same = frame[frame["options.busy_s"].isna()]
-    logs = np.log(same.pivot(index="round", columns="environment", values="step_s"))
-    pairs = itertools.combinations(PLAIN, 2)
-    return float(np.sqrt(np.mean([(logs[a] - logs[b]).var() for a, b in pairs])))
+    variances = []
+    for block in blocks:
+        for _, same in block.frame.groupby(block.frame["options.busy_s"].fillna(0.0)):
+            logs = np.log(same.pivot(index="round", columns="environment", values="step_s"))
+            variances.append((logs[NAMES[0]] - logs[NAMES[1]]).var())
+    return float(np.sqrt(np.mean(variances)))
 
 
 def table(found: pd.DataFrame) -> None:

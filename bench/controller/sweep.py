@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Optional, Protocol
 from bench.controller.config import Settings
 from bench.controller.ledger import Ledger
 from bench.controller.messages import ConfigurationError
+from bench.controller.order import by_environment, interleave, round_of
 from bench.controller.precision import Widths, widths
 from bench.record import MachineProvenance, Record, Status, refuse_newer_schema
 from bench.trial import Configuration, EnvironmentSpec, Trial
@@ -148,7 +148,7 @@ class Schedule:
         if found is None or self._rounds >= self.settings.max_rounds:
             return []
         wanting = found.wanting
-        order = _order(self._configurations, self._rounds, self.settings.seed)
+        order = round_of(self._configurations, self._rounds, self.settings.seed)
         self._rounds += 1
         return self._add(trial for trial in order if trial.key[0] in wanting)
 
@@ -176,40 +176,6 @@ class Schedule:
             resumed=len(self.trials) - len(self.left),
             statuses=Counter(entry.status for entry in entries if entry is not None),
         )
-
-
-def interleave(configurations: Sequence[Configuration], rounds: int, seed: int) -> Iterator[Trial]:
-    """Every configuration once a round, each round in an order of its own.
-
-    A drift of the machine then hits all configurations alike. One that cannot run comes
-    once, first: its record says why, and repeating it would say nothing new.
-    """
-    able = []
-    for configuration in configurations:
-        if configuration.unsupported_reasons():
-            yield Trial(configuration=configuration, round=0)
-        else:
-            able.append(configuration)
-    for round_ in range(rounds):
-        yield from _order(able, round_, seed)
-
-
-def _order(configurations: Sequence[Configuration], round_: int, seed: int) -> Iterator[Trial]:
-    order = list(configurations)
-    random.Random(f"{seed}/{round_}").shuffle(order)
-    for configuration in order:
-        yield Trial(configuration=configuration, round=round_)
-
-
-def by_environment(trials: Iterable[Trial]) -> list[Trial]:
-    """`trials` with all rounds of an environment together: then it is made once, not every round.
-
-    The price is that a drift of the machine no longer hits all environments alike.
-    """
-    together: dict[EnvironmentSpec, list[Trial]] = {}
-    for trial in trials:
-        together.setdefault(trial.configuration.environment, []).append(trial)
-    return [trial for those in together.values() for trial in those]
 
 
 def create(folder: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from bench.controller import run as run_module
 from bench.controller.environments import EnvironmentProblem
 from bench.controller.ledger import Ledger
-from bench.controller.sweep import interleave
+from bench.controller.order import interleave
 from bench.record import Record, Status, read_records
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
 from tests.controller.fake_hosts import FakeHosts, run_sweep
@@ -54,6 +54,27 @@ def test_the_order_follows_from_the_seed() -> None:
     first, again, other = (list(interleave(configurations, 2, seed)) for seed in (1, 1, 2))
     assert first == again
     assert first != other
+
+
+def test_what_is_likely_to_be_compared_runs_close_in_time() -> None:
+    configurations = [
+        configuration(0, seq_len=seq_len, zero=zero, loss=loss)
+        for loss in ("all_gather", "local", "weighted_all_reduce")
+        for zero in (1, 3)
+        for seq_len in (512, 1024)
+    ]
+    trials = list(interleave(configurations, rounds=20, seed=0))
+    rounds = [[t.configuration for t in trials[i : i + 12]] for i in range(0, 240, 12)]
+    for order in rounds:
+        assert [len({one.seq_len for one in order[i : i + 6]}) for i in (0, 6)] == [1, 1]
+        assert all(len({one.zero for one in order[i : i + 3]}) == 1 for i in (0, 3, 6, 9))
+    assert {(order[0].seq_len, order[0].zero) for order in rounds} == {
+        (512, 1),
+        (512, 3),
+        (1024, 1),
+        (1024, 3),
+    }
+    assert {order[0].loss for order in rounds} == {"all_gather", "local", "weighted_all_reduce"}
 
 
 def test_what_cannot_run_comes_once_and_first() -> None:
