@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.columns import AXES, RESULTS, Column, Content
 from analysis.reading import AnalysisError, Rows, lines_of, read, whole
-from bench.record import record_files
+from bench.record_files import record_files
 
 __all__ = ["SAMPLE_COLUMNS", "AnalysisError", "load", "records", "samples"]
 

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from analysis.columns import RESULTS, Content, axes_of, results_of
-from bench.record import SCHEMA_VERSION, record_files
+from bench.record import SCHEMA_VERSION
+from bench.record_files import record_files
 
 SHARE_BYTES = 32 * 2**20
 """Below this many bytes per process, starting one costs more than it saves."""

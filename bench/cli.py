@@ -112,7 +112,7 @@ def sweep(
     from bench.controller.environments import EnvironmentProblem
     from bench.controller.messages import ConfigurationError
     from bench.controller.run import Run, start
-    from bench.record import RecordsError
+    from bench.record_files import RecordsError
 
     console = Console()
     run = Run(console)

@@ -119,7 +119,7 @@ def _running(steps: int) -> Iterator[tuple[Callable[..., Any], Note]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from bench.controller.environments import provide
-    from bench.controller.host import Hosts
+    from bench.controller.hosts import Hosts
 
     console = Console(stderr=True)
     columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))

@@ -25,7 +25,8 @@ from rich.console import Console
 
 from bench.controller import run as run_module
 from bench.controller.run import Run, start
-from bench.record import Record, RecordWriter
+from bench.record import Record
+from bench.record_files import RecordWriter
 from bench.trial import Trial
 from benchmarks.records import template_of
 from benchmarks.report import Targets

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from analysis.statistics import median, median_interval
 from bench.controller.environments import provide
-from bench.controller.host import Hosts
+from bench.controller.hosts import Hosts
 from bench.trial import Trial
 from benchmarks.launching import configuration, torchrun
 from benchmarks.report import Targets

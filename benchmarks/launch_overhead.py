@@ -15,7 +15,7 @@ from pathlib import Path
 
 from analysis.statistics import median
 from bench.controller.environments import provide
-from bench.controller.host import Hosts
+from bench.controller.hosts import Hosts
 from bench.record import RankSamples, Status
 from bench.trial import Trial
 from benchmarks.launching import configuration, torchrun

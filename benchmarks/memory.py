@@ -20,7 +20,7 @@ from typing import Any
 
 from analysis.statistics import median
 from bench.controller.environments import provide
-from bench.controller.host import Hosts
+from bench.controller.hosts import Hosts
 from bench.record import Record, Status
 from bench.trial import ModelSpec, Trial
 from benchmarks.launching import configuration

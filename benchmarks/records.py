@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from bench.record import PHASES, Record, read_records
+from bench.record import PHASES, Record
+from bench.record_files import read_records
 from benchmarks.report import Targets
 from tests import factories
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench.controller.environments import known_specs, provide
-from bench.controller.host import Hosts
+from bench.controller.hosts import Hosts
 from bench.record import Record
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
 

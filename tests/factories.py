@@ -14,10 +14,10 @@ from bench.record import (
     RankOutcome,
     RankSamples,
     Record,
-    RecordWriter,
     Status,
     WorkerProvenance,
 )
+from bench.record_files import RecordWriter
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
 
 STARTED = "2025-01-01T00:00:00+00:00"

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from bench.controller.environments import provide
-from bench.record import Record, read_records
+from bench.record import Record
+from bench.record_files import read_records
 from tests.conftest import ROOT, spec
 
 pytestmark = pytest.mark.environment

@@ -1,27 +1,21 @@
-"""Runs trials: one warm server per environment, and the clock that no rank outlives."""
+"""Runs trials on one server, against the clock that no rank outlives."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from bench.controller import drivers, leftovers, outcome
-from bench.controller.drivers import Note
-from bench.controller.environments import cache_dir, key_of
-from bench.controller.interpreter import EnvironmentProblem, Interpreter
+from bench.controller import leftovers, outcome
+from bench.controller.environments import cache_dir
 from bench.controller.outcome import Flight
 from bench.controller.provenance import driver_version
-from bench.controller.server_process import ServerBroken, ServerProcess
+from bench.controller.server_process import ServerProcess
 from bench.record import RankError, Record, Status, WorkerProvenance
-from bench.trial import EnvironmentSpec, Trial
+from bench.trial import Trial
 
 GRACE_S = 0.5
 """How long the other ranks get to fail on their own after the first one did."""
@@ -31,97 +25,6 @@ ANSWER_S = 30.0
 """How long a server may take to answer; it does so between two reads, in well under 1 s."""
 BUSY_SHARE = 0.1
 """Share of a core from which on a rank on CPU counts as computing, not as waiting."""
-
-
-def _silence(text: str) -> None:
-    """Nobody waits."""
-
-
-class Hosts:
-    """The servers of a sweep, started when first needed. A context manager that ends them all.
-
-    Servers are told apart by environment, device type and DeepSpeed's shared-memory switch,
-    since these are settled when a server imports DeepSpeed.
-    """
-
-    def __init__(self, interpreter_of: Callable[[EnvironmentSpec], Interpreter]) -> None:
-        self._interpreter_of = interpreter_of
-        self._hosts: dict[tuple[EnvironmentSpec, str, bool], Host] = {}
-        self._broken: dict[
-            tuple[EnvironmentSpec, str, bool], ServerBroken | EnvironmentProblem
-        ] = {}
-
-    def __enter__(self) -> Hosts:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exception: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def run(self, trial: Trial, folder: Path, note: Note = _silence) -> Record:
-        """Run one trial and return its record, whatever happens; logs go to `folder/logs`.
-
-        `note` is told where a trial of several launches stands.
-
-        Raises only `KeyboardInterrupt` and what the controller itself does wrong.
-        """
-        driver = drivers.find(trial.configuration.scenario)
-        if driver is None:
-            return self._launch(trial, folder)
-        return driver(trial, lambda one: self._launch(one, folder), note)
-
-    def _launch(self, trial: Trial, folder: Path) -> Record:
-        """One launch of ranks."""
-        c = trial.configuration
-        key = (c.environment, c.comm.device, c.comm.deepspeed_shm)
-        started, clock = _now(), time.monotonic()
-        try:
-            host = self._host(key, folder)
-        except (ServerBroken, EnvironmentProblem) as broken:
-            return Record.of(
-                trial,
-                Status.ENVIRONMENT,
-                started,
-                time.monotonic() - clock,
-                reason=str(broken).splitlines()[0],
-                errors=[_environment_error(broken)],
-            )
-        try:
-            return host.run(trial, folder)
-        except ServerBroken as broken:
-            self._hosts.pop(key).close()
-            duration = time.monotonic() - clock
-            log = Path("logs") / f"{trial.id}.log"
-            fields = {"reason": str(broken), "log": str(log) if (folder / log).exists() else None}
-            return Record.of(trial, Status.CRASH, started, duration, **fields)
-
-    def _host(self, key: tuple[EnvironmentSpec, str, bool], folder: Path) -> Host:
-        if key in self._broken:
-            raise self._broken[key]
-        if key not in self._hosts:
-            spec, device, shm = key
-            log = folder / "logs" / f"server-{spec.name}-{device}.log"
-            try:
-                self._hosts[key] = Host(ServerProcess(self._interpreter_of(spec), device, shm, log))
-            except (ServerBroken, EnvironmentProblem) as broken:
-                self._broken[key] = broken
-                raise
-        return self._hosts[key]
-
-    def leave(self, key: str) -> None:
-        """End the servers of the environment `key`, which is about to be removed."""
-        for one in [one for one in self._hosts if key_of(one[0]) == key]:
-            self._hosts.pop(one).close()
-
-    def close(self) -> None:
-        """End every server and rank; a second Ctrl-C meanwhile changes nothing."""
-        with _uninterrupted():
-            while self._hosts:
-                self._hosts.popitem()[1].close()
 
 
 class Host:
@@ -139,7 +42,7 @@ class Host:
     def run(self, trial: Trial, folder: Path) -> Record:
         """One trial; raises `ServerBroken` when the server itself is lost."""
         c = trial.configuration
-        started, clock = _now(), time.monotonic()
+        started, clock = utc_now(), time.monotonic()
         if self.mismatch is not None:
             worker = self._provenance(Flight(c.world))
             return Record.of(
@@ -159,7 +62,7 @@ class Host:
                 errors=[error],
                 log=str(log.relative_to(folder)),
             )
-        started, clock = _now(), time.monotonic()
+        started, clock = utc_now(), time.monotonic()
         flight = self._fly(trial, log)
         duration = time.monotonic() - clock
         self._server.learn(flight.late_imports())
@@ -303,25 +206,10 @@ def threads_per_rank(world: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // world)
 
 
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _reference_folder(trial: Trial) -> Path:
     return cache_dir() / "references" / trial.configuration.reference_key
 
 
-def _environment_error(broken: ServerBroken | EnvironmentProblem) -> RankError:
-    """The phase is the stage that the environment came to: `resolve`, `install`, …, `import`."""
-    first, _, rest = str(broken).partition("\n")
-    phase = broken.stage if isinstance(broken, EnvironmentProblem) else "import"
-    return RankError(rank=0, type=type(broken).__name__, message=first, traceback=rest, phase=phase)
-
-
-def _now() -> str:
+def utc_now() -> str:
+    """Now, as records say it."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")

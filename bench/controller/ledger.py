@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from bench.record import SCHEMA_VERSION, Record, RecordWriter, Status, record_files
+from bench.record import SCHEMA_VERSION, Record, Status
+from bench.record_files import RecordWriter, record_files
 from bench.rounds import slowest
 from bench.trial import Trial
 

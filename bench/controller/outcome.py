@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.record import PHASES, GradientError, RankError, RankOutcome, Status, rows_file
+from bench.record import PHASES, GradientError, RankError, RankOutcome, Status
+from bench.record_files import rows_file
 from bench.trial import EnvironmentSpec
 
 _SEVERITY = {"match": 0, "scaled": 1, "wrong": 2, "none": 3}

@@ -46,7 +46,7 @@ class Run:
     """One call of Hydra. Hydra takes it for the task function and calls it for single jobs.
 
     `launcher_of` makes what runs trials from the interpreters of the environments: a context
-    manager, `bench.controller.host.Hosts` unless another is given. `provide` makes the
+    manager, `bench.controller.hosts.Hosts` unless another is given. `provide` makes the
     interpreters, `bench.controller.environments.provide` likewise.
     """
 
@@ -137,7 +137,7 @@ class Run:
     def _launcher(self, interpreter_of: Callable[[EnvironmentSpec], Any]) -> Any:
         if self._launcher_of is not None:
             return self._launcher_of(interpreter_of)
-        from bench.controller.host import Hosts
+        from bench.controller.hosts import Hosts
 
         return Hosts(interpreter_of)
 

@@ -17,7 +17,8 @@ from bench.controller.ledger import Ledger
 from bench.controller.messages import ConfigurationError
 from bench.controller.order import by_environment, interleave, round_of
 from bench.controller.precision import Widths, widths
-from bench.record import MachineProvenance, Record, Status, refuse_newer_schema
+from bench.record import MachineProvenance, Record, Status
+from bench.record_files import refuse_newer_schema
 from bench.trial import Configuration, EnvironmentSpec, Trial
 
 WAIT_S = 0.2
@@ -25,7 +26,7 @@ WAIT_S = 0.2
 
 
 class Launcher(Protocol):
-    """What a sweep needs of `bench.controller.host.Hosts`."""
+    """What a sweep needs of `bench.controller.hosts.Hosts`."""
 
     def run(self, trial: Trial, folder: Path, note: Callable[[str], None]) -> Record:
         """Run `trial`; whatever happens, there is a record. `note` is told where it stands."""

@@ -13,7 +13,7 @@ import psutil
 
 from bench.controller.config import CONF
 from bench.controller.environments import cache_dir, known_specs, provide
-from bench.controller.host import Hosts
+from bench.controller.hosts import Hosts
 from bench.controller.provenance import visible_gpus
 from bench.record import Record, Status
 from bench.theory import Cluster, Link

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from bench.record import rows_file
+from bench.record_files import rows_file
 from bench.trial import Configuration
 
 HEARTBEAT = struct.Struct("<Qi20s")

@@ -12,15 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from bench.record import (
-    SCHEMA_VERSION,
-    Record,
-    RecordsError,
-    RecordWriter,
-    Status,
-    read_records,
-    refuse_newer_schema,
-)
+from bench.record import SCHEMA_VERSION, Record, Status
+from bench.record_files import RecordsError, RecordWriter, read_records, refuse_newer_schema
 from bench.trial import CommSpec
 from tests import factories
 
@@ -72,7 +65,7 @@ def test_a_newer_schema_is_refused_and_an_older_or_damaged_line_is_not(tmp_path)
 
 def test_two_writers_have_a_file_each(tmp_path, monkeypatch):
     first = RecordWriter(tmp_path)
-    monkeypatch.setattr("bench.record.os.getpid", lambda: 1)
+    monkeypatch.setattr("bench.record_files.os.getpid", lambda: 1)
     second = RecordWriter(tmp_path)
     for round_, writer in enumerate((first, second, first, second)):
         writer.append(factories.ok(round=round_))

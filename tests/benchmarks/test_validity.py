@@ -2,79 +2,116 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from bench.record import Record
-from benchmarks.validity import PLAIN, ROUNDS, check, outcomes, scatter, table
+from benchmarks.validity import (
+    NAMES,
+    ROUNDS,
+    SLOWDOWNS,
+    Block,
+    by_distance,
+    check,
+    outcomes,
+    scatter,
+    table,
+    true_ratio,
+)
 from tests.analysis.sides import frame_of, timed
 
-A = {"environment": "a"}
-LOOPS = (0.03, 0.05, 0.10)
-
-
-JITTER = 0.004
+JITTER = 0.001
 """Of every other round: without any, an interval would have no width to hold the truth in."""
+TIMES = {(NAMES[0], False): 1, (NAMES[1], False): 0, (NAMES[0], True): -1, (NAMES[1], True): 2}
+"""How often each has it, with and without the loop: no two alike, or their ratio had none."""
 
 
-def jittery(step_s: float, **fields: Any) -> list[Record]:
-    """A in all rounds, in turn a little faster and a little slower than `step_s`."""
-    slow = timed(A, step_s * (1 + JITTER), 2 * ROUNDS, **fields)
-    fast = timed(A, step_s * (1 - JITTER), 2 * ROUNDS, **fields)
-    return [pair[r % 2] for r, pair in enumerate(zip(slow, fast, strict=True))]
+def block(folder: Path, slowdown: float, extra: float) -> Block:
+    """Steps of 1 s, or longer by the loop and `extra`; all with their jitter."""
+    records: list[Record] = []
+    for (name, slow), times in TIMES.items():
+        step_s = 1.0 + slow * (slowdown + extra)
+        jitter = times * JITTER
+        options = {"busy_s": slowdown} if slow else {}
+        up, down = (
+            timed({"environment": name}, step_s * math.exp(sign * jitter), ROUNDS, options=options)
+            for sign in (1, -1)
+        )
+        records += [pair[r % 2] for r, pair in enumerate(zip(up, down, strict=True))]
+    return Block(slowdown, slowdown, frame_of(folder, records))
 
 
-def pool(folder: Path, extra: float = 0.0) -> pd.DataFrame:
-    """Two comparisons' worth of rounds with steps of 1 s, or longer by the loop and `extra`."""
-    records = jittery(1.0)
-    for name in PLAIN[1:]:
-        records += timed({"environment": name}, 1.0, 2 * ROUNDS)
-    for loop in LOOPS:
-        step_s = 1.0 + loop + extra
-        records += jittery(step_s, options={"busy_s": loop})
-    return frame_of(folder, records)
+def blocks(folder: Path, *extra: float) -> list[Block]:
+    """Three of each slowdown, with `extra` in the first, second and third."""
+    return [
+        block(folder / f"{n}-{slowdown}", slowdown, more)
+        for n, more in enumerate(extra or (0.0, 0.0, 0.0))
+        for slowdown in SLOWDOWNS
+    ]
 
 
 def test_known_slowdowns_are_told_from_none(tmp_path: Path) -> None:
-    found = pd.DataFrame(outcomes(pool(tmp_path), blocks=2))
-    assert len(found) == (2 * 4 + 1) * (6 + 3 * 4)  # blocks, numbers of rounds; pairs
+    found = pd.DataFrame(outcomes(blocks(tmp_path)))
+    assert len(found) == (9 * 4 + 3) * (2 + 4)  # blocks, numbers of rounds; pairs
     assert set(found[found.slowdown == 0].verdict) == {"no difference seen"}
-    assert set(found[found.slowdown > 0].verdict) == {"slower"}
-    assert set(found["rounds"]) == {3, 5, 8, 10, 20}
+    assert set(found[found.slowdown >= 0.05].verdict) == {"slower"}
+    assert found.groupby("rounds").size().to_dict() == {3: 54, 5: 54, 8: 54, 10: 54, 20: 18}
 
 
-def test_the_truth_is_the_loop_over_the_step(tmp_path: Path) -> None:
-    exact = pd.DataFrame(outcomes(pool(tmp_path / "exact"), blocks=1))
+def test_the_truth_comes_from_the_other_blocks(tmp_path: Path) -> None:
+    exact = pd.DataFrame(outcomes(blocks(tmp_path / "exact")))
     assert exact.covers.all()
+    assert exact.covers_loop.all()
     same = exact[exact.slowdown == 0].groupby("rounds").half_width.max()
-    assert 0.02 > same[3] > same[5] > same[8] > same[10]
-    off = pd.DataFrame(outcomes(pool(tmp_path / "off", extra=0.2), blocks=1))
-    assert not off[off.slowdown > 0].covers.any()
+    assert 0.02 > same[3] > same[5] > same[8] > same[10] > same[20]
+    # one block in three is off: its own truth is theirs, and theirs lies halfway to it
+    off = pd.DataFrame(outcomes(blocks(tmp_path / "off", 0.2, 0.0, 0.0)))
+    off = off[(off.slowdown > 0) & (off["rounds"] == ROUNDS)]
+    assert not off.covers.any()
+    assert off.covers_loop.mean() == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize(("extra", "code", "missed"), [(0.0, 0, 0), (-0.2, 1, 3)])
+def test_the_true_ratio_is_that_of_geometric_means(tmp_path: Path) -> None:
+    # steps of 1.05 and 1.25 beside 1: the inverse of sqrt(1.05 * 1.25) = 1.14564
+    made = [block(tmp_path / "a", 0.05, 0.0), block(tmp_path / "b", 0.05, 0.2)]
+    assert true_ratio(made) == pytest.approx(1 / 1.14564, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("extra", "missed"), [((0.0, 0.0, 0.0), 0), ((-0.2, -0.2, -0.2), 2), ((-0.2, 0.0, 0.0), 3)]
+)
 def test_targets(
-    tmp_path: Path,
-    extra: float,
-    code: int,
-    missed: int,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, extra: tuple[float, ...], missed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = pd.DataFrame(outcomes(pool(tmp_path, extra), blocks=2))
+    found = pd.DataFrame(outcomes(blocks(tmp_path, *extra)))
     table(found)
     with pytest.raises(SystemExit) as ended:
         check(found)
     shown = capsys.readouterr().out
-    assert ended.value.code == code
+    assert ended.value.code == int(missed > 0)
     assert shown.count(": missed") == missed
     assert "A/A: no difference seen: 100 %" in shown
 
 
 def test_scatter_of_one_round(tmp_path: Path) -> None:
-    # "a" is in turn 0.4 % off to either side of the three others, which are all alike: its
-    # ratios have a standard deviation of 0.4 % (n = 20: times sqrt(20/19)), half of all pairs
-    expected = JITTER * (20 / 19) ** 0.5 * 0.5**0.5
-    assert scatter(pool(tmp_path)) == pytest.approx(expected, rel=1e-3)
+    # logarithms in turn ±1 jitter without the loop and ±3 with it: mean square 5; n = 10
+    expected = JITTER * (5 * 10 / 9) ** 0.5
+    assert scatter(blocks(tmp_path)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_scatter_by_distance_in_time(tmp_path: Path) -> None:
+    made = block(tmp_path, 0.05, 0.0)
+    slow = made.frame["options.busy_s"].notna()
+    # in every round: A, slow A, A under its other name, slow A under its other name
+    first = made.frame.environment == NAMES[0]
+    position = pd.Series(np.select([~slow & first, slow & first, ~slow], [0, 1, 2], 3))
+    timed_frame = made.frame.assign(started=10 * made.frame["round"] + position)
+    found = by_distance([replace(made, frame=timed_frame)])
+    assert found == {2: pytest.approx(JITTER * 5**0.5, rel=1e-6)}
+    near = timed_frame.assign(started=10 * made.frame["round"] + position.replace({1: 2, 2: 1}))
+    assert by_distance([replace(made, frame=near)]) == {1: pytest.approx(JITTER * 5**0.5, rel=1e-6)}

@@ -1,4 +1,4 @@
-"""Stands in for `bench.controller.host.Hosts`: scheduling is under test, not torch."""
+"""Stands in for `bench.controller.hosts.Hosts`: scheduling is under test, not torch."""
 
 from __future__ import annotations
 

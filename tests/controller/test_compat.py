@@ -11,7 +11,7 @@ import pytest
 
 from bench.controller.drivers import find
 from bench.controller.environments import EnvironmentProblem, key_of, provide
-from bench.controller.host import Hosts
+from bench.controller.hosts import Hosts
 from bench.controller.interpreter import Interpreter
 from bench.record import RankError, Record, Status
 from bench.trial import EnvironmentSpec, Trial

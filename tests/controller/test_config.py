@@ -10,7 +10,8 @@ import yaml
 from bench.controller import run as run_module
 from bench.controller.config import CONF
 from bench.controller.messages import ConfigurationError
-from bench.record import SCHEMA_VERSION, RecordsError
+from bench.record import SCHEMA_VERSION
+from bench.record_files import RecordsError
 from bench.trial import Configuration
 from tests.controller.fake_hosts import FakeHosts, run_sweep
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from bench.controller.environments import provide
-from bench.controller.host import Hosts
+from bench.controller.hosts import Hosts
 from bench.controller.interpreter import Interpreter
 from bench.record import Record, Status
 from bench.trial import EnvironmentSpec, Limits, Trial

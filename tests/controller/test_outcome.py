@@ -15,7 +15,8 @@ from bench.controller.outcome import (
     version_mismatch,
     worst_gradient,
 )
-from bench.record import RankError, Status, rows_file
+from bench.record import RankError, Status
+from bench.record_files import rows_file
 from bench.trial import EnvironmentSpec
 from bench.worker.metrics.gradient import Noise, judge
 

@@ -13,7 +13,8 @@ from bench.controller import build, environments, pool
 from bench.controller import run as run_module
 from bench.controller.environments import EnvironmentProblem
 from bench.controller.pool import Pool
-from bench.record import Record, Status, read_records
+from bench.record import Record, Status
+from bench.record_files import read_records
 from bench.trial import EnvironmentSpec, Trial
 from tests.controller.fake_hosts import FakeHosts, run_sweep
 

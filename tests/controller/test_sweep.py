@@ -17,7 +17,8 @@ from bench.controller import run as run_module
 from bench.controller.environments import EnvironmentProblem
 from bench.controller.ledger import Ledger
 from bench.controller.order import interleave
-from bench.record import Record, Status, read_records
+from bench.record import Record, Status
+from bench.record_files import read_records
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
 from tests.controller.fake_hosts import FakeHosts, run_sweep
 

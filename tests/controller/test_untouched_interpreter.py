@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.controller.environments import provide
-from bench.controller.host import Hosts
+from bench.controller.hosts import Hosts
 from bench.record import Status
 from bench.trial import EnvironmentSpec, Trial
 from tests.conftest import configure, spec

@@ -1,0 +1,111 @@
+"""The files of a results folder that hold its records.
+
+`records-<host>-<pid>.jsonl`: one writer per file, one line per record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+from bench.record import SCHEMA_VERSION, Record
+
+
+class RecordsError(Exception):
+    """A results folder cannot be used; the message says what to do."""
+
+
+class RecordWriter:
+    """Appends records to a file of its own: one write and one fsync per record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / f"records-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self._fd: Optional[int] = None
+
+    def append(self, record: Record) -> None:
+        """Write `record` so that a power cut after this call cannot lose it."""
+        if self._fd is None:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            size = os.fstat(self._fd).st_size
+            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+                # A process of the same number was cut off in mid-line, before a restart say.
+                os.write(self._fd, b"\n")
+        line = record.model_dump_json().encode() + b"\n"
+        view = memoryview(line)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close the file; harmless when nothing was written."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def rows_file(scratch: Path, rank: int) -> Path:
+    """Where a rank notes the rows of its record's `details`, a line of JSON each."""
+    return scratch / f"rows-{rank}.jsonl"
+
+
+class RawRecord(NamedTuple):
+    """A line of a records file, parsed but not validated."""
+
+    path: Path
+    content: Dict[str, Any]
+
+
+class Skipped(NamedTuple):
+    """A line that is no record of a version that this spbench reads."""
+
+    path: Path
+    line: int
+    reason: str
+    version: Any = None
+    """Schema version that the line names, if it names one."""
+
+
+def record_files(folder: Path) -> List[Path]:
+    """The records files of a results folder, in name order."""
+    return sorted(folder.glob("records-*.jsonl"))
+
+
+def read_records(folder: Path, skipped: Optional[List[Skipped]] = None) -> Iterator[RawRecord]:
+    """All records of a results folder, file by file, in the order they were written.
+
+    A truncated or foreign line is appended to `skipped` and passed over. Lines are parsed,
+    not validated: `Record.model_validate(raw.content)` does that.
+    """
+    for path in record_files(folder):
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                version = None
+                try:
+                    content = json.loads(line)
+                    version = content["schema_version"]
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    reason = "truncated or not a record"
+                else:
+                    if version == SCHEMA_VERSION:
+                        yield RawRecord(path, content)
+                        continue
+                    reason = f"schema version {version}; this spbench reads {SCHEMA_VERSION}"
+                if skipped is not None:
+                    skipped.append(Skipped(path, number, reason, version))
+
+
+def refuse_newer_schema(folder: Path) -> None:
+    """Raise `RecordsError` when a newer spbench wrote into `folder`."""
+    skipped: List[Skipped] = []
+    for _ in read_records(folder, skipped):
+        pass
+    for line in skipped:
+        if isinstance(line.version, int) and line.version > SCHEMA_VERSION:
+            raise RecordsError(
+                f"results={folder} holds records of schema version {line.version} "
+                f"({line.path.name}, line {line.line}); this spbench writes version "
+                f"{SCHEMA_VERSION}: choose another folder or upgrade spbench"
+            )
