@@ -12,8 +12,9 @@ slowdown together what twice as many. Comparisons of one block share trials, whi
 cheaper, not likelier to be right.
 
 The true slowdown is what all trials of the other blocks with the same loop say together. It is not
-the loop over the step: what follows a loop runs some 1 % longer, with colder caches. What the
-loops are and what they came out as is printed.
+the loop over the step: the forward pass that follows a loop takes 0.4 to 1.0 ms longer too (colder
+caches, perhaps). What the loops are, what they came out as, and how many intervals hold what the
+loop alone would make is printed.
 
 The configuration is the default model on 2,048 tokens over two ranks, one for each core of a
 small machine (more would measure the scheduler), without the gradient check. Its trials have 40
