@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from bench import __version__, cli
-from bench.controller import environments, host
+from bench.controller import environments
+from bench.controller import hosts as hosts_module
 from tests.analysis.sides import UPGRADE, WORKAROUND, frame_of, question, timed
 from tests.controller.fake_hosts import FakeHosts
 from tests.factories import ok, write
@@ -38,7 +39,7 @@ def spbench(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeHosts:
     """Sweeps of this process launch nothing and need no environment."""
     hosts = FakeHosts()
-    monkeypatch.setattr(host, "Hosts", hosts)
+    monkeypatch.setattr(hosts_module, "Hosts", hosts)
     monkeypatch.setattr(environments, "provide", lambda spec, report: spec.name)
     return hosts
 
@@ -140,12 +141,12 @@ def test_a_real_interrupt_ends_a_sweep_quickly(tmp_path: Path) -> None:
     program = (
         "import time\n"
         "from bench import cli\n"
-        "from bench.controller import environments, host\n"
+        "from bench.controller import environments, hosts\n"
         "from tests.controller.fake_hosts import FakeHosts\n"
         "def forever(trial, record):\n"
         "    print('launched', flush=True)\n"
         "    time.sleep(60)\n"
-        "host.Hosts = FakeHosts(forever)\n"
+        "hosts.Hosts = FakeHosts(forever)\n"
         "environments.provide = lambda spec, report: spec\n"
         "cli.main()\n"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.controller import drivers, host
+from bench.controller import drivers, hosts
 from bench.controller.drivers import Launch, Note
 from bench.record import Record, Status
 from bench.trial import Trial
@@ -30,15 +30,15 @@ def test_the_driver_launches_notes_and_answers(
 
     launched: list[Trial] = []
 
-    class OneRank(host.Hosts):
+    class OneRank(hosts.Hosts):
         def _launch(self, one: Trial, folder: Path) -> Record:
             launched.append(one)
             return record(one)
 
-    monkeypatch.setattr(host.drivers, "find", {"train": None, "twice": twice}.get)
+    monkeypatch.setattr(drivers, "find", {"train": None, "twice": twice}.get)
     noted: list[str] = []
-    with OneRank(types.SimpleNamespace) as hosts:
-        made = hosts.run(trial(scenario="twice"), tmp_path, noted.append)
+    with OneRank(types.SimpleNamespace) as one_rank:
+        made = one_rank.run(trial(scenario="twice"), tmp_path, noted.append)
     assert made.details == {"attempts": [0, 1]}
     assert made.config.scenario == "twice"
     assert noted == ["both done"]
