@@ -207,10 +207,11 @@ def _pairs(blocks: Sequence[Block]) -> Iterator[tuple[Block, Block]]:
 
 def true_ratio(blocks: Sequence[Block]) -> float:
     """A's speed with the loop over that without, as all trials of `blocks` together say."""
-    logs = [np.log(block.frame.step_s) for block in blocks]
-    slow = [block.frame["options.busy_s"].notna() for block in blocks]
-    pairs = list(zip(logs, slow, strict=True))
-    return float(np.exp(np.mean([log[~which].mean() - log[which].mean() for log, which in pairs])))
+    ratios = []
+    for block in blocks:
+        logs, slow = np.log(block.frame.step_s), block.frame["options.busy_s"].notna()
+        ratios.append(logs[~slow].mean() - logs[slow].mean())
+    return float(np.exp(np.mean(ratios)))
 
 
 def _side(name: str, loop: str) -> dict[str, str]:

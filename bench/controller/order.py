@@ -38,17 +38,17 @@ def round_of(configurations: Sequence[Configuration], round_: int, seed: int) ->
     order = list(configurations)
     random.Random(f"{seed}/{round_}").shuffle(order)
     for key in (_split, _problem):  # the inner grouping first: the outer one leaves it whole
-        order = list(itertools.chain.from_iterable(_groups(order, key).values()))
+        order = _together(order, key)
     for configuration in order:
         yield Trial(configuration=configuration, round=round_)
 
 
-def _groups(items: Iterable[Item], key: Callable[[Item], Hashable]) -> dict[Hashable, list[Item]]:
-    """Those with the same `key` together, in the order in which each key comes first."""
-    together: dict[Hashable, list[Item]] = {}
+def _together(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[Item]:
+    """Those with the same `key` next to each other, in the order in which each key comes first."""
+    groups: dict[Hashable, list[Item]] = {}
     for item in items:
-        together.setdefault(key(item), []).append(item)
-    return together
+        groups.setdefault(key(item), []).append(item)
+    return list(itertools.chain.from_iterable(groups.values()))
 
 
 def _problem(c: Configuration) -> Hashable:
@@ -66,5 +66,4 @@ def by_environment(trials: Iterable[Trial]) -> list[Trial]:
 
     The price is that a drift of the machine no longer hits all environments alike.
     """
-    together = _groups(trials, lambda trial: trial.configuration.environment)
-    return list(itertools.chain.from_iterable(together.values()))
+    return _together(trials, lambda trial: trial.configuration.environment)
