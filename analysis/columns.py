@@ -45,7 +45,9 @@ AXES = {
     "steps": Column("int64", "measured steps"),
     "learning_rate": Column("float64", "of Adam"),
     "seed": Column("int64", "of weights and data"),
-    "gradient_check": Column("bool", "the first step was compared with the reference"),
+    "gradient_check": Column("str", "how the first step's gradient was to be compared"),
+    "matmul": Column("str", "precision of float32 matrix products on GPU"),
+    "sdpa": Column("str", "kernel of scaled-dot-product attention that was asked for"),
     "memory_limit": Column("float64", "allowed per rank [bytes]; missing: no limit"),
     "comm": Column("str", "how ranks communicate"),
     "comm.oversubscribe": Column("bool", "several ranks on one GPU"),
@@ -73,6 +75,8 @@ RESULTS = {
     "tokens_per_s": Column("float64", "all ranks together, each token once [tokens/s]"),
     "tokens_per_s_per_rank": Column("float64", "tokens_per_s / world [tokens/s]"),
     "peak_memory_bytes": Column("float64", "maximum over ranks [bytes]"),
+    "gradient_mode": Column("str", "what the gradient was compared with; missing: not said"),
+    "gradient_reason": Column("str", "why it was not compared; missing: it was, or not asked for"),
     "gradient_verdict": Column("str", "match, scaled, wrong or none; missing: not compared"),
     "gradient_scale": Column("float64", "factor between gradient and reference"),
     "gradient_scale_label": Column("str", "the factor for people, such as ×2"),
@@ -95,15 +99,15 @@ COLUMNS = {**RESULTS, **AXES}
 
 Content = Mapping[str, Any]
 
+_CHECKS = {True: "auto", False: "off"}
+"""What records of schema version 1 say of `gradient_check`."""
+
 
 def axes_of(config: Content) -> dict[str, Any]:
     """The axes of a record's `config`; KeyError, TypeError or ValueError if it is none."""
     model, comm = config["model"], config["comm"]
     world, sp = int(config["world"]), int(config["sp"])
-    axes = {
-        name: config[name]
-        for name in ("scenario", "attention", "loss", "dtype", "mask", "gradient_check")
-    }
+    axes = {name: config[name] for name in ("scenario", "attention", "loss", "dtype", "mask")}
     counts = ("micro_batch", "zero", "seq_len", "warmup_steps", "steps", "seed")
     sizes = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab")
     axes.update({name: int(config[name]) for name in counts})
@@ -118,6 +122,9 @@ def axes_of(config: Content) -> dict[str, Any]:
             "dp": world // sp,
             "learning_rate": float(config["learning_rate"]),
             "memory_limit": _optional(config["memory_limit"]),
+            "gradient_check": _CHECKS.get(config["gradient_check"], config["gradient_check"]),
+            "matmul": config.get("matmul", "highest"),
+            "sdpa": config.get("sdpa", "auto"),
             "comm": comm["name"],
             "comm.oversubscribe": bool(comm["oversubscribe"]),
             "comm.deepspeed_shm": bool(comm["deepspeed_shm"]),
@@ -147,6 +154,8 @@ def results_of(record: Content, axes: Content) -> dict[str, Any]:
         "peak_memory_bytes": max(
             (float(rank["peak_bytes"]) for rank in record["memory"]), default=None
         ),
+        "gradient_mode": record.get("gradient_mode"),  # records of schema version 1 have neither
+        "gradient_reason": record.get("gradient_reason"),
         **_gradient(record["gradient"]),
         "emulated": bool(record["emulated"]),
         "timings_valid": bool(record["timings_valid"]),

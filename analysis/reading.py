@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from analysis.columns import RESULTS, Content, axes_of, results_of
-from bench.record import SCHEMA_VERSION
-from bench.record_files import record_files
+from bench.record_files import is_readable, record_files, unreadable
 
 SHARE_BYTES = 32 * 2**20
 """Below this many bytes per process, starting one costs more than it saves."""
@@ -96,9 +95,8 @@ def lines_of(part: Part, rows: Rows) -> Iterator[Line]:
             try:
                 content = orjson.loads(text)
                 version = content["schema_version"]
-                if version != SCHEMA_VERSION:
-                    why = f"schema version {version}; this spbench reads {SCHEMA_VERSION}"
-                    rows.skipped.append((rows.lines, why))
+                if not is_readable(version):
+                    rows.skipped.append((rows.lines, unreadable(version)))
                     continue
                 key = content["config_hash"]
                 axes = rows.axes.get(key) or axes_of(content["config"])

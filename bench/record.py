@@ -6,6 +6,9 @@ documents every field; `bench.record_files` writes and reads them.
 History of the format (`SCHEMA_VERSION`):
 
 1. The first.
+2. `config.gradient_check` is a name, where it was a boolean (`true` is `auto`, `false` is `off`);
+   `config.limits.hang_s` may be null, and `hang_s` says what it came to. New: `config.matmul`,
+   `config.sdpa`, `gradient_mode`, `gradient_reason`, `gradient.mode`, `gradient.scale_error`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,12 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.trial import Configuration, Trial
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = frozenset({1, 2})
+"""Versions that `Record` validates and every reader reads."""
+
+GradientMode = Literal["exact", "proxy", "sketch", "directional", "off"]
+"""A `gradient_check` that is decided: `auto` has become one of these."""
 
 PHASES = ("forward", "aggregate", "backward", "optimizer")
 """The parts of a measured step, in order; `step` is their whole, timed on its own."""
@@ -109,9 +117,13 @@ class GradientError(Part):
     The formulas are in `bench.worker.metrics.gradient`.
     """
 
+    mode: Literal["exact", "proxy", "directional"] = "exact"
+    """What it was compared with: see `docs/correctness-at-scale.md`."""
     verdict: Literal["match", "scaled", "wrong", "none"]
     scale: Optional[float]
     """Least-squares factor between gradient g and reference r: <g, r> / <r, r>."""
+    scale_error: Optional[float] = None
+    """Estimated error of `scale`, where the mode only estimates it (`directional`)."""
     scale_label: str
     """`×1`, `×2`, `×1/2`, or the number."""
     relative_error: Optional[float]
@@ -214,6 +226,8 @@ class Record(Part):
     """ISO 8601, UTC."""
     duration_s: float
     """From the request to the last rank's end."""
+    hang_s: Optional[float] = None
+    """Seconds without progress after which the trial would have ended as `hang`."""
     experiment: Optional[str] = None
     emulated: bool
     """Torch's NCCL code path ran on gloo."""
@@ -225,6 +239,11 @@ class Record(Part):
     ranks: List[RankOutcome] = []
     samples: List[RankSamples] = []
     memory: List[RankMemory] = []
+    gradient_mode: Optional[GradientMode] = None
+    """How the gradient was compared: what `config.gradient_check` came to. None: before version 2,
+    or the trial did not get so far."""
+    gradient_reason: Optional[str] = None
+    """`not compared: …`: why there is no gradient although a comparison was asked for."""
     gradient: Optional[GradientError] = None
     collectives: List[CollectiveCount] = []
     worker: Optional[WorkerProvenance] = None

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from bench.record import SCHEMA_VERSION, Record
+from bench.record import READABLE_VERSIONS, SCHEMA_VERSION, Record
 
 
 class RecordsError(Exception):
@@ -68,6 +68,16 @@ class Skipped(NamedTuple):
     """Schema version that the line names, if it names one."""
 
 
+def is_readable(version: Any) -> bool:
+    """Whether a line that names schema `version` is a record that this spbench reads."""
+    return isinstance(version, int) and version in READABLE_VERSIONS
+
+
+def unreadable(version: Any) -> str:
+    """Why a line of another schema `version` is passed over."""
+    return f"schema version {version}; this spbench reads 1 to {SCHEMA_VERSION}"
+
+
 def record_files(folder: Path) -> List[Path]:
     """The records files of a results folder, in name order."""
     return sorted(folder.glob("records-*.jsonl"))
@@ -89,10 +99,10 @@ def read_records(folder: Path, skipped: Optional[List[Skipped]] = None) -> Itera
                 except (ValueError, KeyError, TypeError, RecursionError):
                     reason = "truncated or not a record"
                 else:
-                    if version == SCHEMA_VERSION:
+                    if is_readable(version):
                         yield RawRecord(path, content)
                         continue
-                    reason = f"schema version {version}; this spbench reads {SCHEMA_VERSION}"
+                    reason = unreadable(version)
                 if skipped is not None:
                     skipped.append(Skipped(path, number, reason, version))
 

@@ -25,6 +25,9 @@ from bench import theory
 Dtype = Literal["float32", "bfloat16"]
 CommName = Literal["gloo", "nccl", "nccl_over_gloo"]
 MaskName = Literal["none", "prompt", "ragged", "empty_shard"]
+GradientCheck = Literal["auto", "exact", "proxy", "sketch", "directional", "off"]
+Matmul = Literal["highest", "tf32"]
+Sdpa = Literal["auto", "flash", "efficient", "cudnn", "math"]
 
 Name = Annotated[str, Field(pattern=r"^[\w.+<>=!~-]{1,100}$")]
 """A label that may become part of a file's name: letters, digits and ._+<>=!~-, up to 100."""
@@ -143,9 +146,10 @@ class Limits(Frozen):
 
     timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """A trial that is still running after this many seconds ends as `timeout`."""
-    hang_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    hang_s: Optional[float] = Field(default=None, gt=0, allow_inf_nan=False)
     """A trial in which no rank made progress for this many seconds ends as `hang`. On GPU a
-    phase of a step is the unit of progress; on CPU, computing counts as progress too."""
+    phase of a step is the unit of progress; on CPU, computing counts as progress too. None: it
+    follows from how long theory expects a phase to take."""
 
 
 class Configuration(Frozen):
@@ -173,7 +177,12 @@ class Configuration(Frozen):
     steps: int = Field(default=5, gt=0)
     learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    gradient_check: bool = True
+    gradient_check: GradientCheck = "auto"
+    """How the first step's gradient is compared; records of schema version 1 say true or false."""
+    matmul: Matmul = "highest"
+    """Precision of float32 matrix products on GPU: `tf32` keeps 10 bits of the mantissa."""
+    sdpa: Sdpa = "auto"
+    """Kernel of `torch.nn.functional.scaled_dot_product_attention`; `auto`: torch chooses."""
     memory_limit: Optional[int] = Field(default=None, gt=0)
     """Bytes that each rank may allocate; beyond, the trial ends as `oom`. None: no limit."""
     deepspeed: Dict[str, Any] = {}
@@ -181,6 +190,11 @@ class Configuration(Frozen):
     options: Dict[str, Any] = {}
     """Options of the scenario itself."""
     limits: Limits = Limits()
+
+    @field_validator("gradient_check", mode="before")
+    @classmethod
+    def _was_a_boolean(cls, value: Any) -> Any:
+        return {True: "auto", False: "off"}[value] if isinstance(value, bool) else value
 
     @field_validator("deepspeed", "options")
     @classmethod
@@ -222,6 +236,8 @@ class Configuration(Frozen):
         behaviour as its default, leaves the identity of older records untouched.
         """
         content = self.model_dump(mode="json", exclude={"limits"}, exclude_defaults=True)
+        if self.gradient_check == "off":
+            content["gradient_check"] = False  # as it was written when the key was a boolean
         return _digest(content)
 
     @property

@@ -56,7 +56,7 @@ def main() -> None:
         def error_of(label: str, **fields: Any) -> float:
             values = {"model": WIDE, "world": WORLD, "zero": 1, "seq_len": 4096, **fields}
             c = configuration(
-                "torch-2.13", **values, steps=2, gradient_check=False, memory_limit=2**36
+                "torch-2.13", **values, steps=2, gradient_check="off", memory_limit=2**36
             )
             return _error(label, hosts.run(Trial(configuration=c, round=0), Path(folder)))
 

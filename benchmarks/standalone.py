@@ -23,6 +23,7 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
+from bench.theory import gradient_mode
 from bench.trial import Configuration
 from bench.worker import plugins
 from bench.worker.mesh import Mesh
@@ -54,6 +55,7 @@ def _join(configuration: Configuration, reference: Path) -> Rank:
         reference=reference,
         store_port=int(os.environ["MASTER_PORT"]),
         threads=max(1, len(os.sched_getaffinity(0)) // configuration.world),
+        check=gradient_mode(configuration),
     )
     beats = mmap.mmap(-1, configuration.world * HEARTBEAT.size)
     rank = Rank(int(os.environ["RANK"]), request, beats)

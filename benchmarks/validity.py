@@ -132,7 +132,7 @@ def plain(name: str = NAMES[0], busy_s: float = 0.0) -> Configuration:
         zero=0,
         seq_len=2048,
         steps=40,
-        gradient_check=False,
+        gradient_check="off",
         options={"busy_s": busy_s} if busy_s else {},
     )
     return made.model_copy(

@@ -240,7 +240,7 @@ def _survey(question: Question, name: CommName) -> Trial:
     comm = question.comm.model_copy(update={"name": name})
     scenario = doctor_collectives.SCENARIO
     options = doctor_collectives.OPTIONS
-    return question.trial(scenario=scenario, comm=comm, options=options, gradient_check=False)
+    return question.trial(scenario=scenario, comm=comm, options=options, gradient_check="off")
 
 
 def stack(found: Audit) -> str:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import theory
 from bench.controller import leftovers, outcome
 from bench.controller.environments import cache_dir
 from bench.controller.outcome import Flight
@@ -23,6 +24,8 @@ POLL_S = 0.5
 """How often a silent trial is asked for its progress."""
 ANSWER_S = 30.0
 """How long a server may take to answer; it does so between two reads, in well under 1 s."""
+LEAST_HANG_S = 60.0
+"""Seconds without progress after which a trial has hung, at least."""
 BUSY_SHARE = 0.1
 """Share of a core from which on a rank on CPU counts as computing, not as waiting."""
 
@@ -32,7 +35,7 @@ class Host:
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
-        self._references: dict[tuple[str, str, bool], tuple[Status, RankError] | None] = {}
+        self._references: dict[tuple[str, str, str], tuple[Status, RankError] | None] = {}
         self.mismatch = outcome.version_mismatch(server.interpreter.spec, server.versions)
 
     def close(self) -> None:
@@ -70,6 +73,8 @@ class Host:
             trial,
             started=started,
             duration_s=duration,
+            hang_s=_hang_s(trial),
+            gradient_mode=theory.gradient_mode(trial.configuration),
             worker=self._provenance(flight),
             log=str(log.relative_to(folder)),
             **flight.fields(),
@@ -89,6 +94,7 @@ class Host:
             log=str(log),
             reference=str(_reference_folder(trial)),
             threads=threads_per_rank(c.world),
+            check=theory.gradient_mode(c),
         )
         try:
             self._watch(flight, trial)
@@ -108,7 +114,7 @@ class Host:
 
     def _watch(self, flight: Flight, trial: Trial) -> None:
         """Until all ranks have ended, one has failed, or the time is up."""
-        limits = trial.configuration.limits
+        limits, hang_s = trial.configuration.limits, _hang_s(trial)
         start = last_progress = time.monotonic()
         on_cpu = trial.configuration.comm.device == "cpu"
         failed_at: float | None = None
@@ -132,10 +138,8 @@ class Host:
                 flight.give_up(
                     Status.TIMEOUT, f"not done within {limits.timeout_s:g} s", self._stacks(flight)
                 )
-            elif now - last_progress > limits.hang_s:
-                flight.give_up(
-                    Status.HANG, f"no progress for {limits.hang_s:g} s", self._stacks(flight)
-                )
+            elif now - last_progress > hang_s:
+                flight.give_up(Status.HANG, f"no progress for {hang_s:g} s", self._stacks(flight))
 
     def _progressed(self, flight: Flight, on_cpu: bool) -> bool:
         """Whether a rank entered another phase, or computed, since the last time.
@@ -199,6 +203,12 @@ class Host:
             warnings=[*self._server.warnings, *flight.warnings()],
             late_imports=flight.late_imports(),
         )
+
+
+def _hang_s(trial: Trial) -> float:
+    """Seconds without progress after which `trial` has hung."""
+    given = trial.configuration.limits.hang_s
+    return LEAST_HANG_S if given is None else given
 
 
 def threads_per_rank(world: int) -> int:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from bench.record import SCHEMA_VERSION, Record, Status
-from bench.record_files import RecordWriter, record_files
+from bench.record import Record, Status
+from bench.record_files import RecordWriter, is_readable, record_files
 from bench.rounds import slowest
 from bench.trial import Trial
 
@@ -109,7 +109,7 @@ class Ledger:
     def _take_line(self, line: bytes) -> None:
         try:
             content = json.loads(line)
-            if content["schema_version"] != SCHEMA_VERSION:
+            if not is_readable(content["schema_version"]):
                 return
             key = (content["config_hash"], content["round"])
             status = Status(content["status"])

@@ -185,7 +185,7 @@ class Flight:
             status, message = Status.OOM, "the kernel's out-of-memory killer ended its process"
         else:
             status, message = Status.CRASH, f"its process ended by {_manner(exit_)}"
-        hint = "raise limits.timeout_s, use a smaller model, or set gradient_check=false"
+        hint = "raise limits.timeout_s, use a smaller model, or set gradient_check=off"
         return status, RankError(
             rank=0, type="Reference", message=f"{message}; {hint}", traceback="", phase="reference"
         )

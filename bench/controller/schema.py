@@ -59,7 +59,7 @@ class LimitsSchema:
     """Bounds on one trial: `bench.trial.Limits`."""
 
     timeout_s: float = MISSING
-    hang_s: float = MISSING
+    hang_s: Optional[float] = None
 
 
 @dataclass
@@ -91,7 +91,9 @@ class Schema:
     steps: int = MISSING
     learning_rate: float = MISSING
     seed: int = MISSING
-    gradient_check: bool = MISSING
+    gradient_check: Union[bool, str] = MISSING
+    matmul: str = MISSING
+    sdpa: str = MISSING
     memory_limit: Optional[Union[int, str]] = None
     oversubscribe: bool = MISSING
     deepspeed: Any = field(default_factory=_open)

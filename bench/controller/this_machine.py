@@ -91,7 +91,7 @@ def _measure(ranks: int) -> dict[str, Any]:
         dtype="bfloat16" if gpus else "float32",
         world=ranks,
         sp=1,
-        gradient_check=False,
+        gradient_check="off",
     )
     with tempfile.TemporaryDirectory() as folder, Hosts(provide) as hosts:
         record: Record = hosts.run(Trial(configuration=configuration, round=0), Path(folder))

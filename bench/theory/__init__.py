@@ -5,6 +5,7 @@ d head size, e bytes per element, L layers, h hidden, f SwiGLU width, V vocabula
 Imports on every interpreter that we measure: Python 3.9 or later, standard library only.
 """
 
+from bench.theory.checking import gradient_mode
 from bench.theory.cluster import Cluster, Efficiencies, Link
 from bench.theory.crossover import ring_layer_s, ring_over_ulysses, ulysses_layer_s
 from bench.theory.flops import (
@@ -78,6 +79,7 @@ __all__ = [
     "all_to_all_s",
     "causal_share",
     "gradient_bytes",
+    "gradient_mode",
     "hardware_flops_per_step",
     "impossible",
     "layer_activation_bytes",

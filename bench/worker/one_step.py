@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Dict, List, Type
 
 from bench.record import GradientError
+from bench.worker.checking.exact import gradient_error
 from bench.worker.mesh import Mesh
 from bench.worker.metrics import clock
 from bench.worker.rank import Rank
 from bench.worker.reference import Reference
-from bench.worker.scenarios.train import gradient_error
 from bench.worker.training import Trainer
 
 
@@ -20,8 +20,8 @@ def judged(rank: Rank, trainer: Type[Trainer]) -> Dict[str, Any]:
         ValueError: `gradient_check` is off, so that there is nothing to compare with.
     """
     c = rank.configuration
-    if not c.gradient_check:
-        raise ValueError(f"gradient_check=false: scenario={c.scenario} judges the gradient")
+    if c.gradient_check == "off":
+        raise ValueError(f"gradient_check=off: scenario={c.scenario} judges the gradient")
     mesh, reference = Mesh.create(c.sp), Reference(rank.reference, c.model)
     one = trainer(c, mesh, reference, rank.device)
     found: List[GradientError] = []

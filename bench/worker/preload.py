@@ -16,7 +16,7 @@ def import_stack(shm: bool) -> None:
     import deepspeed
 
     import_modules(["deepspeed.sequence.layer", "bench.worker.nccl_over_gloo"])
-    for package in ("attention", "loss", "scenarios"):
+    for package in ("attention", "loss", "checking", "scenarios"):
         import_modules([f"bench.worker.{package}.{name}" for name in plugins.names(package)])
     if shm:
         from bench.worker import deepspeed_shm

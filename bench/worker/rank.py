@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from bench.record import GradientMode
 from bench.record_files import rows_file
 from bench.trial import Configuration
 
@@ -30,6 +31,8 @@ class Request:
     reference: Path
     store_port: int
     threads: int
+    check: GradientMode
+    """How the first step's gradient is compared."""
 
 
 @dataclass

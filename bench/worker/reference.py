@@ -74,7 +74,7 @@ def noise_file(folder: Path, dtype: str) -> Path:
 def missing(folder: Path, configuration: Configuration) -> List[str]:
     """What `create` would have to make for this configuration: `weights`, `gradient`, `noise`."""
     wanted = {"weights": folder / "weights.npy"}
-    if configuration.gradient_check:
+    if configuration.gradient_check != "off":
         wanted["gradient"] = folder / "reference.json"
         wanted["noise"] = noise_file(folder, configuration.dtype)
     return [part for part, path in wanted.items() if not path.exists()]

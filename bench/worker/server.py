@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from bench.record import GradientMode
 from bench.trial import Configuration
 from bench.worker import orphans, preload, process
 from bench.worker.rank import HEARTBEAT, Request
@@ -95,7 +96,13 @@ class Server:
         return bool(data)
 
     def _on_run(
-        self, configuration: Dict[str, Any], scratch: str, log: str, reference: str, threads: int
+        self,
+        configuration: Dict[str, Any],
+        scratch: str,
+        log: str,
+        reference: str,
+        threads: int,
+        check: GradientMode,
     ) -> None:
         trial = Configuration.model_validate(configuration)
         with socket.create_server(("127.0.0.1", 0), backlog=max(128, 2 * trial.world)) as listener:
@@ -106,6 +113,7 @@ class Server:
                 reference=Path(reference),
                 store_port=listener.getsockname()[1],
                 threads=threads,
+                check=check,
             )
             listener_fd = os.dup(listener.fileno())
             heartbeat = mmap.mmap(-1, trial.world * HEARTBEAT.size)

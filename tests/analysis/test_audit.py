@@ -194,4 +194,4 @@ def test_the_sentence_names_what_is_right_in_every_case(tmp_path: Path) -> None:
 def test_an_audit_has_single_steps_and_compares_them(tmp_path: Path) -> None:
     assert is_audit(loaded(tmp_path / "audit", ok(steps=1), ok(steps=1, sp=4)))
     assert not is_audit(loaded(tmp_path / "timed", ok(steps=1), ok()))
-    assert not is_audit(loaded(tmp_path / "unchecked", ok(steps=1, gradient_check=False)))
+    assert not is_audit(loaded(tmp_path / "unchecked", ok(steps=1, gradient_check="off")))

@@ -9,6 +9,7 @@ import pytest
 from analysis.comparison import Pair
 from analysis.reading import AnalysisError
 from analysis.selection import natural_pairs, parse_selector, select
+from tests import factories
 from tests.analysis.sides import (
     BETWEEN,
     OLD_ALL_GATHER,
@@ -77,8 +78,9 @@ def test_values_that_never_meet(tmp_path: Path) -> None:
     [
         ("seq_len", "512"),
         ("learning_rate", "1e-4"),
-        ("gradient_check", "True"),
-        ("gradient_check", "true"),
+        ("gradient_check", "auto"),
+        ("model.activation_checkpointing", "False"),
+        ("model.activation_checkpointing", "false"),
         ("options.busy_s", "none"),
         ("memory_limit", "none"),
         ("dtype", "float32"),
@@ -86,11 +88,13 @@ def test_values_that_never_meet(tmp_path: Path) -> None:
 )
 def test_values_as_people_write_them(tmp_path: Path, axis: str, text: str) -> None:
     records = [*timed(UPGRADE, 1.0, 1), *timed(UPGRADE, 1.0, 1, seq_len=64, memory_limit=2**30)]
-    records += timed(UPGRADE, 1.0, 1, seq_len=128, options={"busy_s": 0.5}, gradient_check=False)
+    records += timed(UPGRADE, 1.0, 1, seq_len=128, options={"busy_s": 0.5}, gradient_check="off")
     records += timed(UPGRADE, 1.0, 1, seq_len=256, learning_rate=1e-3, dtype="bfloat16")
+    checkpointed = factories.TINY.model_copy(update={"activation_checkpointing": True})
+    records += timed(UPGRADE, 1.0, 1, seq_len=32, model=checkpointed)
     chosen = select(frame_of(tmp_path, records), {axis: text}, "baseline")
     assert 512 in set(chosen.seq_len)
-    assert len(chosen) < 4
+    assert len(chosen) < 5
 
 
 def test_the_question_comes_first(tmp_path: Path) -> None:

@@ -51,15 +51,26 @@ def test_a_foreign_schema_is_passed_over(tmp_path):
     skipped = []
     assert len(list(read_records(tmp_path, skipped))) == 1
     assert skipped[0].line == 2
-    assert skipped[0].reason == f"schema version 99; this spbench reads {SCHEMA_VERSION}"
+    assert skipped[0].reason == f"schema version 99; this spbench reads 1 to {SCHEMA_VERSION}"
+
+
+def test_records_of_the_first_schema_are_read_and_keep_their_hashes():
+    """`results/reference` was written by the first version of the format."""
+    folder = Path(__file__).resolve().parents[2] / "results" / "reference"
+    found = [raw.content for raw in read_records(folder)]
+    assert found and {content["schema_version"] for content in found} == {1}
+    for content in found:
+        record = Record.model_validate(content)
+        assert record.config.hash == record.config_hash
+        assert (record.config.gradient_check, record.gradient_mode) == ("auto", None)
 
 
 def test_a_newer_schema_is_refused_and_an_older_or_damaged_line_is_not(tmp_path):
     path = tmp_path / "records-a-1.jsonl"
     path.write_text('{"schema_version": 0}\n{"sche')
     refuse_newer_schema(tmp_path)
-    path.write_text('{"schema_version": 2}\n')
-    with pytest.raises(RecordsError, match=r"schema version 2 \(records-a-1.jsonl, line 1\)"):
+    path.write_text('{"schema_version": 3}\n')
+    with pytest.raises(RecordsError, match=r"schema version 3 \(records-a-1.jsonl, line 1\)"):
         refuse_newer_schema(tmp_path)
 
 

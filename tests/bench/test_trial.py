@@ -20,6 +20,14 @@ def test_hash_ignores_limits():
     assert factories.configuration(limits=Limits(timeout_s=5, hang_s=1)).hash == GOLDEN
 
 
+def test_a_gradient_check_that_was_a_boolean_keeps_its_hash():
+    off = factories.configuration(gradient_check=False)
+    assert off.gradient_check == "off"
+    assert off.hash == factories.configuration(gradient_check="off").hash == "e82c38d50115db3c"
+    assert factories.configuration(gradient_check=True).hash == GOLDEN
+    assert factories.configuration(gradient_check="exact").hash != GOLDEN
+
+
 def test_a_default_that_is_spelt_out_is_the_same_configuration():
     assert factories.configuration(zero=1, seq_len=512, deepspeed={}).hash == GOLDEN
 
@@ -32,6 +40,8 @@ def test_a_default_that_is_spelt_out_is_the_same_configuration():
         pytest.param({"environment": factories.environment("other")}, id="environment-name"),
         pytest.param({"comm": CommSpec(name="gloo")}, id="comm"),
         pytest.param({"memory_limit": 2**30}, id="memory-limit"),
+        pytest.param({"matmul": "tf32"}, id="matmul"),
+        pytest.param({"sdpa": "math"}, id="sdpa"),
         pytest.param({"model": factories.TINY.model_copy(update={"loss_tiles": 2})}, id="tiles"),
     ],
 )

@@ -30,7 +30,7 @@ def test_the_audit_is_the_whole_product(tmp_path: Path) -> None:
     assert len(found) == len({one.hash for one in found}) == 384
     points = {(c.zero, c.sp, c.mask) for c in found}
     assert points == set(itertools.product(range(4), (2, 4), MASKS))
-    assert {(c.steps, c.warmup_steps, c.gradient_check) for c in found} == {(1, 1, True)}
+    assert {(c.steps, c.warmup_steps, c.gradient_check) for c in found} == {(1, 1, "auto")}
 
 
 def test_the_options_come_one_at_a_time_and_not_at_stage_0(tmp_path: Path) -> None:

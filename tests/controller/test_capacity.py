@@ -63,7 +63,7 @@ def test_attempts_are_short_trials_of_train() -> None:
     search(machine)
     first = machine.seen[0].configuration
     assert (first.scenario, first.warmup_steps, first.steps) == ("train", 1, 1)
-    assert (first.gradient_check, first.options, first.memory_limit) == (False, {}, LIMIT)
+    assert (first.gradient_check, first.options, first.memory_limit) == ("off", {}, LIMIT)
 
 
 def test_below_the_first_length() -> None:

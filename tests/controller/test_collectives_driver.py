@@ -66,7 +66,7 @@ def test_one_launch_where_nothing_fails() -> None:
     assert record.details["headline"] == "2 ok"
     assert outcomes(record) == {name: [{"ranks": [0, 1], "status": "ok"}] for name in CASES}
     assert launches.notes == ["collectives: 2 of 2 cases, launch 1"]
-    assert not launches.trials[0].configuration.gradient_check
+    assert launches.trials[0].configuration.gradient_check == "off"
 
 
 def test_a_hang_and_a_crash_are_marked_and_the_rest_runs() -> None:

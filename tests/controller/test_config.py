@@ -46,7 +46,12 @@ REFUSED = [
     (["world=a"], ["world=a: must be a whole number"]),
     (["sp=2,x"], ["sp=x: must be a whole number"]),
     (["steps=1.5"], ["steps=1.5: must be a whole number"]),
-    (["gradient_check=maybe"], ["gradient_check=maybe: must be true or false"]),
+    (
+        ["gradient_check=maybe"],
+        ["gradient_check=maybe", "allowed: auto, exact, proxy, sketch, directional, off"],
+    ),
+    (["matmul=tf23"], ["matmul=tf23", "allowed: highest, tf32", "did you mean 'tf32'?"]),
+    (["sdpa=falsh"], ["sdpa=falsh", "did you mean 'flash'?"]),
     (["learning_rate=fast"], ["learning_rate=fast: must be a number"]),
     (["options=3"], ["options=3: must be a mapping"]),
     (["dtype=float3"], ["dtype=float3", "allowed: float32, bfloat16", "mean 'float32'?"]),

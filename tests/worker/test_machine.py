@@ -19,7 +19,7 @@ def test_it_measures_products_copies_and_all_to_alls(world: int, run_trial: RunT
             world=world,
             sp=1,
             comm=CommSpec(name="gloo"),
-            gradient_check=False,
+            gradient_check="off",
         )
     )
     assert record.status is Status.OK, record.reason

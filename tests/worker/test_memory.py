@@ -16,7 +16,7 @@ MIB = 2**20
 
 
 def train(run_trial: RunTrial, **fields: Any) -> Record:
-    values = {"model": WIDE, "world": 2, "deepspeed": BUCKET, "gradient_check": False}
+    values = {"model": WIDE, "world": 2, "deepspeed": BUCKET, "gradient_check": "off"}
     return run_trial(configure(**{**values, **fields}))
 
 

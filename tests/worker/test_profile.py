@@ -19,7 +19,7 @@ def profiled(run_trial: RunTrial, environment: str = "torch-2.13", **fields: Any
     """A trial of one profiled step unless `fields` say otherwise; it must end well."""
     values: dict[str, Any] = {
         "scenario": "profile",
-        "gradient_check": False,
+        "gradient_check": "off",
         "options": {"profiled_steps": 1},
     }
     record = run_trial(configure(environment, **{**values, **fields}))

@@ -114,7 +114,7 @@ def test_counted_all_to_all_bytes_are_those_of_theory(run_trial: RunTrial, sp: i
 
 
 def test_no_gradient_check_needs_no_reference(run_trial: RunTrial) -> None:
-    record = run_trial(configure(gradient_check=False, seed=7))
+    record = run_trial(configure(gradient_check="off", seed=7))
     assert record.status is Status.OK
     assert record.gradient is None
 

@@ -110,7 +110,7 @@ def _attempt(search: Search, trial: Trial, units: int, launch: Launch) -> None:
     """Launch one length, and take in what happened."""
     seq_len = units * search.bracket.step
     fields = {"scenario": "train", "seq_len": seq_len, "options": {}}
-    fields |= {"warmup_steps": 1, "steps": 1, "gradient_check": False}
+    fields |= {"warmup_steps": 1, "steps": 1, "gradient_check": "off"}
     inner = trial.configuration.model_copy(update=fields)
     made = launch(Trial(configuration=inner, round=trial.round, attempt=trial.attempt))
     search.attempts.append(

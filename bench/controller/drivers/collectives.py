@@ -71,7 +71,7 @@ def _inner(trial: Trial, **options: Any) -> Trial:
     skip = given.get("skip", [])
     patterns = [skip] if isinstance(skip, str) else list(skip)
     merged = {**given, **options, "skip": [*patterns, *options["skip"]]}
-    update = {"options": merged, "gradient_check": False}
+    update = {"options": merged, "gradient_check": "off"}
     configuration = trial.configuration.model_copy(update=update)
     return Trial(configuration=configuration, round=trial.round, attempt=trial.attempt)
 

@@ -8,19 +8,17 @@ size one sees which differences a comparison finds (`benchmarks/validity.py`).
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
-import numpy as np
 import torch
-from deepspeed.utils import safe_get_full_grad
 from torch import Tensor
 
 from bench import theory
-from bench.record import PHASES, CollectiveCount, GradientError, RankSamples
+from bench.record import PHASES, CollectiveCount, RankSamples
+from bench.worker import plugins
 from bench.worker.mesh import Mesh
 from bench.worker.metrics import clock, memory, snapshot
 from bench.worker.metrics.collectives import CollectiveCounter
-from bench.worker.metrics.gradient import judge
 from bench.worker.rank import Rank
 from bench.worker.reference import Reference
 from bench.worker.training import Clock, Trainer
@@ -59,7 +57,7 @@ def measure(rank: Rank, busy_s: float = 0.0) -> Tuple[Trainer, Dict[str, Any]]:
 
     losses: List[Tensor] = []
     warmup = make_clock()
-    gradient, collectives = _first_step(rank, trainer, reference, warmup, losses)
+    checked, collectives = _first_step(rank, trainer, mesh, warmup, losses)
     for index in range(1, c.warmup_steps):
         losses.append(trainer.step(rank.entering(index), warmup, _nothing))
     if cuda:
@@ -78,14 +76,14 @@ def measure(rank: Rank, busy_s: float = 0.0) -> Tuple[Trainer, Dict[str, Any]]:
         phases_s={phase: seconds[phase] for phase in PHASES},
         losses=torch.stack(losses).double().cpu().tolist(),
     )
-    if gradient is not None:
-        gradient.loss = samples.losses[0]
+    if checked.get("gradient"):
+        checked["gradient"]["loss"] = samples.losses[0]
     return trainer, {
         "samples": samples.model_dump(),
         "memory": meter.read(rank.index).model_dump(),
-        "gradient": gradient.model_dump() if gradient is not None else None,
         "collectives": [count.model_dump() for count in collectives],
         "details": {"memory": _predicted_memory(rank)},
+        **checked,
     }
 
 
@@ -98,10 +96,10 @@ def _predicted_memory(rank: Rank) -> Dict[str, Any]:
 
 
 def _first_step(
-    rank: Rank, trainer: Trainer, reference: Reference, warmup: Clock, losses: List[Tensor]
-) -> Tuple[Optional[GradientError], List[CollectiveCount]]:
+    rank: Rank, trainer: Trainer, mesh: Mesh, warmup: Clock, losses: List[Tensor]
+) -> Tuple[Dict[str, Any], List[CollectiveCount]]:
     """The step that is compared with the reference and whose collectives are counted."""
-    found: List[Optional[GradientError]] = [None]
+    checked: Dict[str, Any] = {}
 
     with CollectiveCounter() as counter:
 
@@ -111,32 +109,14 @@ def _first_step(
 
         def check() -> None:
             enter("gradient")
-            found[0] = gradient_error(rank, trainer, reference)
+            mode = plugins.load("checking", rank.request.check)
+            checked.update(mode.check(rank, trainer, mesh))
 
-        check_or_not = check if rank.configuration.gradient_check else _nothing
+        # a proxy is another trial
+        check_or_not = _nothing if rank.request.check in ("off", "proxy") else check
         losses.append(trainer.step(enter, warmup, check_or_not))
     counts = [count for count in counter.counts(rank.index) if count.phase in PHASES]
-    return found[0], counts
-
-
-def gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
-    """What the optimizer would consume on this rank, judged; call it before the optimizer steps."""
-    # optimizers for 16 bit scale the loss and divide the gradient by as much when they step
-    loss_scale = float(getattr(trainer.engine.optimizer, "loss_scale", 1.0))
-
-    def gradients() -> Iterator[Tuple[str, Optional[np.ndarray]]]:
-        for name, parameter in trainer.engine.module.named_parameters():
-            rank.enter("gradient", 0)  # each one is a sign of life
-            full = safe_get_full_grad(parameter)
-            yield name, None if full is None else full.cpu().double().numpy() / loss_scale
-
-    return judge(
-        gradients(),
-        reference.gradient(),
-        reference.noise(rank.configuration.dtype),
-        reference_loss=reference.loss(),
-        rank=rank.index,
-    )
+    return checked, counts
 
 
 def _busy_seconds(options: Dict[str, Any]) -> float:

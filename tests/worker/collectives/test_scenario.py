@@ -22,7 +22,7 @@ def test_a_group_without_rank_0_and_bandwidth(run_trial: RunTrial) -> None:
         configure(
             scenario="collectives",
             comm=CommSpec(name="gloo"),
-            gradient_check=False,
+            gradient_check="off",
             options=options,
         )
     )
