@@ -45,6 +45,14 @@ from bench.theory.plausible import (
     step_seconds,
     weight_bytes,
 )
+from bench.theory.reference_cost import (
+    reference_by_layers,
+    reference_device_bytes,
+    reference_disk_bytes,
+    reference_flops,
+    reference_host_bytes,
+    whole_reference_bytes,
+)
 from bench.theory.step_time import (
     StepTime,
     Work,
@@ -96,6 +104,11 @@ __all__ = [
     "peak_memory",
     "rate",
     "reduction_s",
+    "reference_by_layers",
+    "reference_device_bytes",
+    "reference_disk_bytes",
+    "reference_flops",
+    "reference_host_bytes",
     "ring_bytes_per_layer",
     "ring_layer_s",
     "ring_over_ulysses",
@@ -110,5 +123,6 @@ __all__ = [
     "ulysses_layer_s",
     "utilization",
     "weight_bytes",
+    "whole_reference_bytes",
     "work_per_rank",
 ]
