@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, NamedTuple, Tuple
+from typing import Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -76,10 +76,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         batch, seq, _ = x.shape
+        attended = self._core[0](*self.project(x, cos, sin))
+        return self.o(attended.reshape(batch, seq, -1))
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """What the core takes: rotated q and k, and v."""
+        batch, seq, _ = x.shape
         q = rotate(self.q(x).view(batch, seq, self.heads, self.head_dim), cos, sin)
         k = rotate(self.k(x).view(batch, seq, self.kv_heads, self.head_dim), cos, sin)
         v = self.v(x).view(batch, seq, self.kv_heads, self.head_dim)
-        return self.o(self._core[0](q, k, v).reshape(batch, seq, -1))
+        return q, k, v
 
 
 class FeedForward(nn.Module):
@@ -159,14 +165,27 @@ def parameter_shapes(spec: ModelSpec) -> Dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
-def build(spec: ModelSpec, core: CoreAttention, weights: Dict[str, Tensor]) -> Decoder:
-    """A decoder that owns copies of `weights` (float32, by name)."""
+def build(
+    spec: ModelSpec,
+    core: CoreAttention,
+    weights: Mapping[str, Tensor],
+    device: Optional[torch.device] = None,
+    dtype: torch.dtype = torch.float32,
+    beat: Optional[Callable[[], None]] = None,
+) -> Decoder:
+    """A decoder on `device` (None: CPU) that owns copies of `weights` (by name), in `dtype`.
+
+    It is made where it stays, and a parameter is copied at a time, so that no second copy of
+    the model exists. `beat` is called after each, as a sign of life.
+    """
     with torch.device("meta"):
-        model = Decoder(spec, core)
-    model = model.to_empty(device="cpu")
+        model = Decoder(spec, core).to(dtype)
+    model = model.to_empty(device=device or torch.device("cpu"))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
+            if beat is not None:
+                beat()
     return model
 
 

@@ -36,7 +36,8 @@ class Trainer:
     ) -> None:
         """Raises ValueError for an option in `configuration.deepspeed` that DeepSpeed ignores."""
         core = plugins.load("attention", configuration.attention).build(mesh, configuration.model)
-        module = build(configuration.model, core, reference.weights()).to(device)
+        dtype = getattr(torch, configuration.dtype)  # as DeepSpeed casts the module anyway
+        module = build(configuration.model, core, reference.weights(), device, dtype)
         config = Watched(deepspeed_config(configuration))
         self.engine, *_ = deepspeed.initialize(
             model=module,
