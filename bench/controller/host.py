@@ -15,7 +15,7 @@ from bench.controller.environments import cache_dir
 from bench.controller.outcome import Flight
 from bench.controller.provenance import driver_version
 from bench.controller.server_process import ServerProcess
-from bench.record import RankError, Record, Status, WorkerProvenance
+from bench.record import GradientMode, RankError, Record, Status, WorkerProvenance
 from bench.trial import Trial
 
 GRACE_S = 0.5
@@ -35,15 +35,18 @@ class Host:
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
-        self._references: dict[tuple[str, str, str], tuple[Status, RankError] | None] = {}
+        self._made: dict[tuple[str, str, GradientMode], tuple[Status, str, RankError] | None] = {}
         self.mismatch = outcome.version_mismatch(server.interpreter.spec, server.versions)
 
     def close(self) -> None:
         """End the server."""
         self._server.close()
 
-    def run(self, trial: Trial, folder: Path) -> Record:
-        """One trial; raises `ServerBroken` when the server itself is lost."""
+    def run(self, trial: Trial, folder: Path, log_name: str) -> Record:
+        """One trial, whose output goes to `logs/<log_name>.log` of `folder`.
+
+        Raises `ServerBroken` when the server itself is lost.
+        """
         c = trial.configuration
         started, clock = utc_now(), time.monotonic()
         if self.mismatch is not None:
@@ -51,22 +54,27 @@ class Host:
             return Record.of(
                 trial, Status.ENVIRONMENT, started, 0.0, reason=self.mismatch, worker=worker
             )
-        log = folder / "logs" / f"{trial.id}.log"
+        log = folder / "logs" / f"{log_name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        failure = self._ensure_reference(trial, log)
+        failure = self._ensure(trial, "off", log)
         if failure is not None:
-            status, error = failure
+            status, reason, error = failure
             return Record.of(
                 trial,
                 status,
                 started,
                 time.monotonic() - clock,
-                reason=f"the exact reference could not be computed: {error.message}",
+                reason=f"the initial weights could not be made: {reason}",
                 errors=[error],
                 log=str(log.relative_to(folder)),
             )
+        mode, why_not = theory.decision(c)
+        check = mode
+        if mode == "exact" and (failure := self._ensure(trial, "exact", log)) is not None:
+            check = "off"
+            why_not = f"not compared: the exact reference could not be made: {failure[1]}"
         started, clock = utc_now(), time.monotonic()
-        flight = self._fly(trial, log)
+        flight = self._fly(trial, log, check, why_not)
         duration = time.monotonic() - clock
         self._server.learn(flight.late_imports())
         return Record.of(
@@ -74,14 +82,18 @@ class Host:
             started=started,
             duration_s=duration,
             hang_s=_hang_s(trial),
-            gradient_mode=theory.gradient_mode(trial.configuration),
+            gradient_mode=mode,
+            gradient_reason=why_not,
             worker=self._provenance(flight),
             log=str(log.relative_to(folder)),
             **flight.fields(),
         )
 
-    def _fly(self, trial: Trial, log: Path) -> Flight:
-        """Launch the ranks, watch them, and see every process of the trial ended."""
+    def _fly(self, trial: Trial, log: Path, check: GradientMode, why_not: str | None) -> Flight:
+        """Launch the ranks, watch them, and see every process of the trial ended.
+
+        `why_not`: why they compare nothing, where they were to.
+        """
         c = trial.configuration
         scratch, began = self._server.scratch / trial.id, time.time()
         scratch.mkdir(parents=True, exist_ok=True)
@@ -94,7 +106,8 @@ class Host:
             log=str(log),
             reference=str(_reference_folder(trial)),
             threads=threads_per_rank(c.world),
-            check=theory.gradient_mode(c),
+            check=check,
+            check_reason=why_not,
         )
         try:
             self._watch(flight, trial)
@@ -164,23 +177,29 @@ class Host:
         stacks: dict[str, str] = answer["stacks"]
         return stacks
 
-    def _ensure_reference(self, trial: Trial, log: Path) -> tuple[Status, RankError] | None:
-        """Make the exact reference if need be; returns why it could not be made.
+    def _ensure(
+        self, trial: Trial, check: GradientMode, log: Path
+    ) -> tuple[Status, str, RankError] | None:
+        """Make what `check` needs of the reference, if need be; returns why it could not be made.
 
-        A failure is remembered, so that it is not computed for hours again by every round.
+        `off` needs the weights alone. A failure is remembered, so that it is not computed for
+        hours again by every round.
         """
         c = trial.configuration
-        key = (c.reference_key, c.dtype, c.gradient_check)
-        if key not in self._references:
-            self._references[key] = self._make_reference(trial, log)
-        return self._references[key]
+        key = (c.reference_key, c.dtype, check)
+        if key not in self._made:
+            self._made[key] = self._make_reference(trial, check, log)
+        return self._made[key]
 
-    def _make_reference(self, trial: Trial, log: Path) -> tuple[Status, RankError] | None:
+    def _make_reference(
+        self, trial: Trial, check: GradientMode, log: Path
+    ) -> tuple[Status, str, RankError] | None:
         c = trial.configuration
         self._server.send(
             op="reference",
             configuration=c.model_dump(mode="json"),
             folder=str(_reference_folder(trial)),
+            check=check,
             log=str(log),
             threads=threads_per_rank(1),
         )

@@ -14,6 +14,7 @@ from bench.controller.drivers import Note
 from bench.controller.environments import key_of
 from bench.controller.host import Host, utc_now
 from bench.controller.interpreter import EnvironmentProblem, Interpreter
+from bench.controller.proxy import Proxies
 from bench.controller.server_process import ServerBroken, ServerProcess
 from bench.record import RankError, Record, Status
 from bench.trial import EnvironmentSpec, Trial
@@ -36,6 +37,7 @@ class Hosts:
         self._broken: dict[
             tuple[EnvironmentSpec, str, bool], ServerBroken | EnvironmentProblem
         ] = {}
+        self._proxies = Proxies()
 
     def __enter__(self) -> Hosts:
         return self
@@ -57,11 +59,22 @@ class Hosts:
         """
         driver = drivers.find(trial.configuration.scenario)
         if driver is None:
-            return self._launch(trial, folder)
-        return driver(trial, lambda one: self._launch(one, folder), note)
+            return self._judged(trial, folder, note)
+        return driver(trial, lambda one: self._judged(one, folder, note), note)
 
-    def _launch(self, trial: Trial, folder: Path) -> Record:
-        """One launch of ranks."""
+    def _judged(self, trial: Trial, folder: Path, note: Note) -> Record:
+        """One launch of ranks, after that of its proxy where it has one that did not run yet."""
+
+        def proxy(one: Trial) -> Record:
+            note(f"gradient of the proxy of {one.configuration.model.layers} layers")
+            return self._launch(one, folder, f"{trial.id}.proxy")
+
+        found = self._proxies.judge(trial, proxy)
+        record = self._launch(trial, folder, trial.id)
+        return record.model_copy(update=found) if record.status is Status.OK else record
+
+    def _launch(self, trial: Trial, folder: Path, log_name: str) -> Record:
+        """One launch of ranks, whose output goes to `logs/<log_name>.log`."""
         c = trial.configuration
         key = (c.environment, c.comm.device, c.comm.deepspeed_shm)
         started, clock = utc_now(), time.monotonic()
@@ -77,11 +90,11 @@ class Hosts:
                 errors=[_environment_error(broken)],
             )
         try:
-            return host.run(trial, folder)
+            return host.run(trial, folder, log_name)
         except ServerBroken as broken:
             self._hosts.pop(key).close()
             duration = time.monotonic() - clock
-            log = Path("logs") / f"{trial.id}.log"
+            log = Path("logs") / f"{log_name}.log"
             fields = {"reason": str(broken), "log": str(log) if (folder / log).exists() else None}
             return Record.of(trial, Status.CRASH, started, duration, **fields)
 

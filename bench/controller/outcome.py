@@ -171,24 +171,27 @@ class Flight:
             exit_code=exit_["exit_code"],
         )
 
-    def reference_failure(self, timeout_s: float) -> tuple[Status, RankError] | None:
-        """Why the one process that makes a reference failed; None when it did not."""
+    def reference_failure(self, timeout_s: float) -> tuple[Status, str, RankError] | None:
+        """Why the one process that makes a reference failed, in a line too; None: it did not."""
         report, exit_ = self._reports.get(0), self._exits.get(0)
         if report is not None and report["outcome"] == "finished":
             return None
         if report is not None:
             raised = RankError(rank=0, phase="reference", **report["error"])
-            return Status.OOM if is_out_of_memory(raised) else Status.ERROR, raised
+            status = Status.OOM if is_out_of_memory(raised) else Status.ERROR
+            said = (raised.message.strip().splitlines() or ["no message"])[0][:200]
+            return status, f"{raised.type.rpartition('.')[2]}: {said}", raised
         if exit_ is None:
             status, message = Status.TIMEOUT, f"it took longer than limits.timeout_s={timeout_s:g}"
+            message += "; raise that, or use a smaller model"
         elif exit_["signal"] == signal.SIGKILL and oom_kills() > self.oom_kills_before:
             status, message = Status.OOM, "the kernel's out-of-memory killer ended its process"
         else:
             status, message = Status.CRASH, f"its process ended by {_manner(exit_)}"
-        hint = "raise limits.timeout_s, use a smaller model, or set gradient_check=off"
-        return status, RankError(
-            rank=0, type="Reference", message=f"{message}; {hint}", traceback="", phase="reference"
+        error = RankError(
+            rank=0, type="Reference", message=message, traceback="", phase="reference"
         )
+        return status, message, error
 
     def late_imports(self) -> list[str]:
         """Modules that ranks imported themselves."""

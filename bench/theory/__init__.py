@@ -5,7 +5,14 @@ d head size, e bytes per element, L layers, h hidden, f SwiGLU width, V vocabula
 Imports on every interpreter that we measure: Python 3.9 or later, standard library only.
 """
 
-from bench.theory.checking import gradient_mode
+from bench.theory.checking import (
+    Decision,
+    affordable,
+    decision,
+    gradient_mode,
+    proxy_of,
+    reference_seconds,
+)
 from bench.theory.cluster import Cluster, Efficiencies, Link
 from bench.theory.crossover import ring_layer_s, ring_over_ulysses, ulysses_layer_s
 from bench.theory.flops import (
@@ -73,6 +80,7 @@ from bench.theory.traffic import (
 __all__ = [
     "LOGITS_COPIES",
     "Cluster",
+    "Decision",
     "Efficiencies",
     "Link",
     "ModelStateBytes",
@@ -83,9 +91,11 @@ __all__ = [
     "Training",
     "Work",
     "activation_bytes",
+    "affordable",
     "all_to_all_bus_bandwidth",
     "all_to_all_s",
     "causal_share",
+    "decision",
     "gradient_bytes",
     "gradient_mode",
     "hardware_flops_per_step",
@@ -102,6 +112,7 @@ __all__ = [
     "model_state_bytes",
     "moments",
     "peak_memory",
+    "proxy_of",
     "rate",
     "reduction_s",
     "reference_by_layers",
@@ -109,6 +120,7 @@ __all__ = [
     "reference_disk_bytes",
     "reference_flops",
     "reference_host_bytes",
+    "reference_seconds",
     "ring_bytes_per_layer",
     "ring_layer_s",
     "ring_over_ulysses",

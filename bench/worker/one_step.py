@@ -17,11 +17,12 @@ def judged(rank: Rank, trainer: Type[Trainer]) -> Dict[str, Any]:
     """Train one step with a `trainer`; the field `gradient` of this rank's result.
 
     Raises:
-        ValueError: `gradient_check` is off, so that there is nothing to compare with.
+        ValueError: there is no exact reference: not asked for, or it could not be made.
     """
-    c = rank.configuration
-    if c.gradient_check == "off":
-        raise ValueError(f"gradient_check=off: scenario={c.scenario} judges the gradient")
+    c, request = rank.configuration, rank.request
+    if request.check != "exact":
+        why = request.check_reason or f"gradient_check={c.gradient_check}"
+        raise ValueError(f"scenario={c.scenario} needs the exact reference: {why}")
     mesh, reference = Mesh.create(c.sp), Reference(rank.reference, c.model)
     one = trainer(c, mesh, reference, rank.device)
     found: List[GradientError] = []

@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Dict, List
 
+from bench.record import GradientMode
 from bench.trial import Configuration
 from bench.worker.rank import Rank, Request, join
 
@@ -96,9 +97,15 @@ def _store(rank: Rank, listener: int) -> Any:
 
 
 def make_reference(
-    configuration: Configuration, folder: Path, log: Path, threads: int, report: int, server: int
+    configuration: Configuration,
+    folder: Path,
+    check: GradientMode,
+    log: Path,
+    threads: int,
+    report: int,
+    server: int,
 ) -> None:
-    """Make the exact reference in this forked process and end it; never returns."""
+    """Make what `check` needs of a reference in this forked process and end it; never returns."""
     die_with(server)
     os.setsid()
     _redirect_output(log)
@@ -108,7 +115,7 @@ def make_reference(
         from bench.worker import reference
 
         torch.set_num_threads(threads)
-        reference.create(folder, configuration)
+        reference.create(folder, configuration, check)
         message: Dict[str, Any] = {"outcome": "finished"}
     except BaseException as exception:  # noqa: BLE001 (the process's border)
         message = {"outcome": "raised", "error": _describe(exception)}

@@ -33,6 +33,8 @@ class Request:
     threads: int
     check: GradientMode
     """How the first step's gradient is compared."""
+    check_reason: Optional[str] = None
+    """Why it is not compared although a comparison was asked for."""
 
 
 @dataclass

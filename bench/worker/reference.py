@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.record import GradientMode
 from bench.trial import Configuration, ModelSpec
 from bench.worker import model
 from bench.worker.attention.local import causal_attention
@@ -71,18 +72,18 @@ def noise_file(folder: Path, dtype: str) -> Path:
     return folder / f"noise-{dtype}-{torch.__version__}.json"
 
 
-def missing(folder: Path, configuration: Configuration) -> List[str]:
-    """What `create` would have to make for this configuration: `weights`, `gradient`, `noise`."""
+def missing(folder: Path, configuration: Configuration, check: GradientMode) -> List[str]:
+    """What `create` would have to make: `weights`, and for `exact` also `gradient` and `noise`."""
     wanted = {"weights": folder / "weights.npy"}
-    if configuration.gradient_check != "off":
+    if check == "exact":
         wanted["gradient"] = folder / "reference.json"
         wanted["noise"] = noise_file(folder, configuration.dtype)
     return [part for part, path in wanted.items() if not path.exists()]
 
 
-def create(folder: Path, configuration: Configuration) -> None:
-    """Make what is missing in `folder`; each file appears whole or not at all."""
-    parts = missing(folder, configuration)
+def create(folder: Path, configuration: Configuration, check: GradientMode) -> None:
+    """Make what `check` needs and `folder` lacks; each file appears whole or not at all."""
+    parts = missing(folder, configuration, check)
     folder.mkdir(parents=True, exist_ok=True)
     spec = configuration.model
     if "weights" in parts:

@@ -5,7 +5,8 @@ Requests, each a line `{"op": …}`:
 
     run        fork the ranks of a trial; answers `forked`, then `rank` lines as they report,
                `exited` as they end
-    reference  fork one process that makes what a reference folder lacks; answers the same way
+    reference  fork one process that makes what a reference folder lacks for `check`: the weights
+               alone, or all; answers the same way
     progress   answers `progress`: each rank's beat count, phase and step
     stacks     every rank writes its Python stack; answers `stacks`
     kill       end what is left of the trial; answers `ended` when no process of it is left
@@ -103,6 +104,7 @@ class Server:
         reference: str,
         threads: int,
         check: GradientMode,
+        check_reason: Optional[str],
     ) -> None:
         trial = Configuration.model_validate(configuration)
         with socket.create_server(("127.0.0.1", 0), backlog=max(128, 2 * trial.world)) as listener:
@@ -114,6 +116,7 @@ class Server:
                 store_port=listener.getsockname()[1],
                 threads=threads,
                 check=check,
+                check_reason=check_reason,
             )
             listener_fd = os.dup(listener.fileno())
             heartbeat = mmap.mmap(-1, trial.world * HEARTBEAT.size)
@@ -128,13 +131,18 @@ class Server:
         self._forked(request.store_port)
 
     def _on_reference(
-        self, configuration: Dict[str, Any], folder: str, log: str, threads: int
+        self,
+        configuration: Dict[str, Any],
+        folder: str,
+        check: GradientMode,
+        log: str,
+        threads: int,
     ) -> None:
         trial = Configuration.model_validate(configuration)
         server = os.getpid()
 
         def child(index: int, pipe: int) -> None:
-            process.make_reference(trial, Path(folder), Path(log), threads, pipe, server)
+            process.make_reference(trial, Path(folder), check, Path(log), threads, pipe, server)
 
         maker = self._fork(0, child)
         self._started([maker], mmap.mmap(-1, HEARTBEAT.size), Path(folder))
