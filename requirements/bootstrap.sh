@@ -69,9 +69,10 @@ fill() {
             fail "uv could not make a virtual environment; see its message above"
         install=(uv)
     else
+        pin=$(grep '^uv==' "$requirements") ||
+            fail "no uv on the PATH, and no line uv==VERSION in $requirements; add one of the two"
         "$base" -m venv "$new" >&2 ||
             fail "$base -m venv failed; install Python's venv module (Debian, Ubuntu: python3-venv)"
-        pin=$(grep '^uv==' "$requirements")
         "$new/bin/python" -m pip install --quiet --disable-pip-version-check "$pin" >&2 ||
             fail "pip could not install $pin; see its message above, and check the network"
         install=("$new/bin/python" -m uv)
