@@ -8,7 +8,8 @@ History of the format (`SCHEMA_VERSION`):
 1. The first.
 2. `config.gradient_check` is a name, where it was a boolean (`true` is `auto`, `false` is `off`);
    `config.limits.hang_s` may be null, and `hang_s` says what it came to. New: `config.matmul`,
-   `config.sdpa`, `gradient_mode`, `gradient_reason`, `gradient.mode`, `gradient.scale_error`.
+   `config.sdpa`, `gradient_mode`, `gradient_reason`, `gradient.mode`, `gradient.scale_error`,
+   `gradient.blocks`.
 """
 
 from __future__ import annotations
@@ -111,6 +112,15 @@ class RankMemory(Part):
     """CPU: anonymous memory at fork time, already subtracted. CUDA: 0."""
 
 
+class BlockScale(Part):
+    """The scale of a block of parameters, where each is measured on its own (`directional`)."""
+
+    name: str
+    scale: Optional[float]
+    scale_error: Optional[float]
+    """Estimated."""
+
+
 class GradientError(Part):
     """The first step's gradient beside the exact reference.
 
@@ -151,6 +161,8 @@ class GradientError(Part):
     reference_loss: Optional[float]
     loss: Optional[float]
     """Mean over ranks of the loss of the first step."""
+    blocks: List[BlockScale] = []
+    """`directional` only."""
 
 
 class CollectiveCount(Part):

@@ -83,10 +83,9 @@ class Host:
             duration_s=duration,
             hang_s=_hang_s(trial),
             gradient_mode=mode,
-            gradient_reason=why_not,
             worker=self._provenance(flight),
             log=str(log.relative_to(folder)),
-            **flight.fields(),
+            **{"gradient_reason": why_not, **flight.fields()},
         )
 
     def _fly(self, trial: Trial, log: Path, check: GradientMode, why_not: str | None) -> Flight:

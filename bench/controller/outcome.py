@@ -115,6 +115,9 @@ class Flight:
             fields["gradient"] = worst_gradient(
                 [r["gradient"] for r in results if r.get("gradient")]
             )
+            reasons = [r["gradient_reason"] for r in results if r.get("gradient_reason")]
+            if reasons:
+                fields["gradient_reason"] = reasons[0]
             fields["collectives"] = [count for r in results for count in r.get("collectives", [])]
             fields["details"] = results[0].get("details", {})
         if self._rows:

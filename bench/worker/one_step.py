@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Type
+from typing import Any, Dict, Type
 
-from bench.record import GradientError
-from bench.worker.checking.exact import gradient_error
+from bench.worker import plugins
 from bench.worker.mesh import Mesh
 from bench.worker.metrics import clock
 from bench.worker.rank import Rank
@@ -14,23 +13,24 @@ from bench.worker.training import Trainer
 
 
 def judged(rank: Rank, trainer: Type[Trainer]) -> Dict[str, Any]:
-    """Train one step with a `trainer`; the field `gradient` of this rank's result.
+    """Train one step with a `trainer`; what its check adds to this rank's result.
 
     Raises:
-        ValueError: there is no exact reference: not asked for, or it could not be made.
+        ValueError: the ranks compare nothing: not asked for, or there is no exact reference.
     """
     c, request = rank.configuration, rank.request
-    if request.check != "exact":
+    if request.check in ("off", "proxy"):
         why = request.check_reason or f"gradient_check={c.gradient_check}"
-        raise ValueError(f"scenario={c.scenario} needs the exact reference: {why}")
+        raise ValueError(f"scenario={c.scenario} needs a gradient that its own ranks judge: {why}")
     mesh, reference = Mesh.create(c.sp), Reference(rank.reference, c.model)
     one = trainer(c, mesh, reference, rank.device)
-    found: List[GradientError] = []
+    checked: Dict[str, Any] = {}
     make_clock = clock.CudaClock if rank.device.type == "cuda" else clock.CpuClock
     loss = one.step(
         rank.entering(0),
         make_clock(),
-        lambda: found.append(gradient_error(rank, one, reference)),
+        lambda: checked.update(plugins.load("checking", request.check).check(rank, one, mesh)),
     )
-    found[0].loss = float(loss)
-    return {"gradient": found[0].model_dump()}
+    if checked.get("gradient"):
+        checked["gradient"]["loss"] = float(loss)
+    return checked

@@ -23,14 +23,13 @@ def check(rank: Rank, trainer: Trainer, mesh: Mesh) -> Dict[str, Any]:
 
 def gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
     """What the optimizer would consume on this rank, judged; call it before the optimizer steps."""
-    # optimizers for 16 bit scale the loss and divide the gradient by as much when they step
-    loss_scale = float(getattr(trainer.engine.optimizer, "loss_scale", 1.0))
+    scale = loss_scale(trainer)
 
     def gradients() -> Iterator[Tuple[str, Optional[np.ndarray]]]:
         for name, parameter in trainer.engine.module.named_parameters():
             rank.enter("gradient", 0)  # each one is a sign of life
             full = safe_get_full_grad(parameter)
-            yield name, None if full is None else full.cpu().double().numpy() / loss_scale
+            yield name, None if full is None else full.cpu().double().numpy() / scale
 
     return judge(
         gradients(),
@@ -39,3 +38,8 @@ def gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> Gradie
         reference_loss=reference.loss(),
         rank=rank.index,
     )
+
+
+def loss_scale(trainer: Trainer) -> float:
+    """What the gradient is too large by: optimizers for 16 bit scale the loss until they step."""
+    return float(getattr(trainer.engine.optimizer, "loss_scale", 1.0))
