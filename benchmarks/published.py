@@ -122,7 +122,8 @@ def predicted_memory_bytes(one: Series, observation: Observation) -> float:
     """Peak of a GPU; what was kept on the CPU, or worked on in small tiles, is left out."""
     tiles = LOSS_TILES if one.entry.get("tiled") else 1
     model = one.model.model_copy(update={"loss_tiles": tiles})
-    training = Training(model=model, whole_bucket=True, **_sizes(one, observation))
+    sizes = _sizes(one, observation)
+    training = Training(model=model, whole_bucket=True, foreach=True, **sizes)
     return max(_on_gpu(one, training, moment) for moment in moments(training))
 
 

@@ -119,6 +119,7 @@ def expected_bytes(row: pd.Series) -> int:
         **{name: int(row[name]) for name in names},
         element_bytes=DTYPE_BYTES.get(str(row["dtype"]), 4),
         whole_bucket=row["comm"] == "nccl",
+        foreach=row["comm"] == "nccl",
     )
     return peak_memory(training).total
 

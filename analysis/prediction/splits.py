@@ -161,9 +161,8 @@ def _predict(setting: Setting, sp: int) -> Split:
     sizes |= {"micro_batch": s.micro_batch, "seq_len": s.seq_len}
     step = step_time(work_per_rank(s.model, **sizes), s.cluster, s.gpus, sp, s.efficiencies)
     dp = s.gpus // sp
-    memory = peak_memory(
-        Training(s.model, whole_bucket=not s.cluster.counts_written_only, **sizes)
-    ).total
+    gpu = not s.cluster.counts_written_only
+    memory = peak_memory(Training(s.model, whole_bucket=gpu, foreach=gpu, **sizes)).total
     flops = model_flops_per_step(s.model, dp, s.micro_batch, s.seq_len)
     rate = tokens_per_second(dp, s.micro_batch, s.seq_len, step.predicted)
     return Split(

@@ -71,6 +71,9 @@ class Training:
     whole_bucket: bool = True
     """Whether a reduce bucket counts as a whole (a GPU, a memory limit), or only the part of it
     that is ever written to (resident memory of a CPU process)."""
+    foreach: bool = True
+    """Whether Adam steps through lists of all its tensors at once (torch's default on a GPU), or
+    tensor by tensor (its default on CPU)."""
 
     @property
     def tokens(self) -> int:
@@ -226,21 +229,31 @@ def _reduction(t: Training, in_backward: PeakMemory) -> PeakMemory:
 
 
 def _optimizer(t: Training) -> PeakMemory:
-    """Adam's step: the float32 gradient, and two temporaries of one tensor's size.
-
-    ZeRO hands Adam its partition as one tensor; without it, the largest is an embedding.
-    """
+    """Adam's step: the float32 gradient, and Adam's temporaries."""
     base, moment = _between_steps(t), "optimizer"
     if t.zero > 0:
-        step = 3 * FLOAT32 * t.partition
+        step = FLOAT32 * t.partition + _temporaries(t)
         return replace(base, moment=moment, optimizer=base.optimizer + step)
-    largest = 2 * FLOAT32 * max(t.model.vocab * t.model.hidden, t.model.ffn * t.model.hidden)
     return replace(
         base,
         moment=moment,
         gradients=base.gradients + FLOAT32 * t.parameters,
-        optimizer=base.optimizer + largest,
+        optimizer=base.optimizer + _temporaries(t),
     )
+
+
+def _temporaries(t: Training) -> int:
+    """What Adam allocates while it steps (torch 2.1 to 2.13, `optim/adam.py` and `adamw.py`).
+
+    Tensor by tensor (`_single_tensor_adam`): the root of the second moment, and the root divided
+    by its bias correction, of the largest tensor. As lists (`_multi_tensor_adam`): one root of
+    every tensor, which is then changed in place. ZeRO hands Adam its partition as one tensor;
+    without ZeRO Adam has all parameters, of which the largest is an embedding or in the SwiGLU.
+    """
+    if t.foreach:
+        return FLOAT32 * (t.partition if t.zero > 0 else t.parameters)
+    largest = max(t.model.vocab * t.model.hidden, t.model.ffn * t.model.hidden)
+    return 2 * FLOAT32 * (t.partition if t.zero > 0 else largest)
 
 
 def longest_sequence(training: Training, limit: int, step: int, most: int) -> int:
@@ -262,6 +275,9 @@ def longest_sequence(training: Training, limit: int, step: int, most: int) -> in
 def training_of(configuration: Configuration, whole_bucket: bool = True) -> Training:
     """What `configuration` says of a step's memory."""
     c = configuration
+    optimizer = c.deepspeed.get("optimizer")
+    given = optimizer.get("params") if isinstance(optimizer, dict) else None
+    asked = given.get("foreach") if isinstance(given, dict) else None
     options = c.deepspeed.get("zero_optimization")
     bucket = options.get("reduce_bucket_size") if isinstance(options, dict) else None
     return Training(
@@ -274,4 +290,5 @@ def training_of(configuration: Configuration, whole_bucket: bool = True) -> Trai
         element_bytes=2 if c.dtype == "bfloat16" else 4,
         reduce_bucket=REDUCE_BUCKET_ELEMENTS if bucket is None else int(float(bucket)),
         whole_bucket=whole_bucket,
+        foreach=c.comm.device == "cuda" if asked is None else bool(asked),
     )

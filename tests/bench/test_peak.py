@@ -8,13 +8,21 @@ import pytest
 
 from bench import theory
 from bench.theory import Training
-from bench.trial import ModelSpec
+from bench.trial import CommName, CommSpec, ModelSpec
 from tests import factories
 
 # d = 2; 1944 parameters: 3 layers of 576, 7 norms of 8, two embeddings of 80.
 SMALL = ModelSpec(name="small", layers=3, hidden=8, heads=4, kv_heads=2, ffn=16, vocab=10)
 TRAINING = Training(
-    SMALL, world=2, sp=2, zero=1, micro_batch=1, seq_len=8, element_bytes=4, whole_bucket=False
+    SMALL,
+    world=2,
+    sp=2,
+    zero=1,
+    micro_batch=1,
+    seq_len=8,
+    element_bytes=4,
+    whole_bucket=False,
+    foreach=False,
 )
 
 
@@ -82,6 +90,18 @@ def test_the_step_needs_a_gradient_and_two_temporaries() -> None:
     assert (plain.gradients, plain.optimizer) == (4 * 1944, 8 * 1944 + 2 * 4 * 128)
 
 
+def test_adam_over_lists_needs_one_temporary_of_all_it_is_handed() -> None:
+    lists = replace(TRAINING, foreach=True)
+    # the partition of 972 is one tensor: its gradient, and the root of its second moment
+    assert moment(lists, "optimizer").optimizer == (12 + 8) * 972
+    assert moment(replace(lists, zero=3), "optimizer").optimizer == (8 + 8) * 972
+    # without ZeRO Adam has all 1944 parameters, not the largest tensor of 128
+    plain = moment(replace(lists, zero=0), "optimizer")
+    assert (plain.gradients, plain.optimizer) == (4 * 1944, 8 * 1944 + 4 * 1944)
+    narrow = moment(replace(lists, zero=0, element_bytes=2), "optimizer")
+    assert (narrow.gradients, narrow.optimizer) == (2 * 1944 + 4 * 1944, 12 * 1944 + 4 * 1944)
+
+
 def test_the_peak_is_the_highest_moment() -> None:
     assert theory.peak_memory(TRAINING).total == max(m.total for m in theory.moments(TRAINING))
     long = replace(TRAINING, seq_len=4096, model=SMALL.model_copy(update={"vocab": 1000}))
@@ -101,5 +121,23 @@ def test_training_of_a_configuration() -> None:
     found = theory.training_of(
         factories.configuration(dtype="bfloat16", deepspeed=options, zero=2, seq_len=64)
     )
-    assert found == Training(factories.TINY, 4, 2, 2, 1, 64, 2, 500_000)
+    assert found == Training(factories.TINY, 4, 2, 2, 1, 64, 2, 500_000, foreach=False)
     assert theory.training_of(factories.configuration()).reduce_bucket == 500_000_000
+
+
+@pytest.mark.parametrize(
+    ("comm", "optimizer", "foreach"),
+    [
+        pytest.param("nccl", None, True, id="gpu"),
+        pytest.param("nccl_over_gloo", None, False, id="cpu"),
+        pytest.param("nccl", {"type": "AdamW", "params": {"foreach": False}}, False, id="asked"),
+        pytest.param("nccl", {"type": "AdamW", "params": {"lr": 0.1}}, True, id="not-asked"),
+        pytest.param("gloo", {"type": "Adam", "params": {"foreach": True}}, True, id="cpu-asked"),
+    ],
+)
+def test_adam_steps_over_lists_on_a_gpu_or_when_asked(
+    comm: CommName, optimizer: dict[str, object] | None, foreach: bool
+) -> None:
+    options = {} if optimizer is None else {"optimizer": optimizer}
+    c = factories.configuration(comm=CommSpec(name=comm), deepspeed=options)
+    assert theory.training_of(c).foreach is foreach

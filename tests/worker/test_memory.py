@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -67,3 +68,16 @@ def test_a_snapshot_needs_a_gpu(run_trial: RunTrial) -> None:
     record = train(run_trial, seq_len=64, options={"memory_snapshot": True})
     assert record.status is Status.ERROR
     assert "only the CUDA allocator keeps snapshots" in str(record.reason)
+
+
+@pytest.mark.parametrize("environment", ["torch-2.2", "torch-2.13"])
+def test_adams_temporaries_are_those_that_theory_counts(
+    environment: str, run_inside: Callable[..., Any]
+) -> None:
+    """As lists: a root of all tensors. One by one: two temporaries of the largest, 400,000."""
+    found = run_inside(environment, "adam.py")
+    few = 100  # the steps' counters and scalars
+    assert found == {
+        "all": [pytest.approx(700_000, abs=few), pytest.approx(800_000, abs=few)],
+        "flat": [pytest.approx(700_000, abs=few), pytest.approx(1_400_000, abs=few)],
+    }
