@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,14 @@ def test_bad_options_are_refused(
     record = run_trial(configure(scenario="profile", options=options))
     assert record.status is Status.ERROR
     assert record.errors[0].message == message
+
+
+def test_nodes_are_told_by_thread_and_number(run_inside: Callable[..., Any]) -> None:
+    """With checkpointing and backward on a thread of its own, numbers alone mistake nodes."""
+    found = run_inside("torch-2.13", "recomputing_thread.py")
+    assert found["same_number"] > 20
+    in_attention = {"TanhBackward0", "SoftmaxBackward0", "MmBackward0", "PermuteBackward0"}
+    assert in_attention < set(dict(found["nodes"]))
+    assert len(found["nodes"]) == 4 * 7 + 4  # AccumulateGrad, and sum, mul and add around
+    for name, label in found["nodes"]:
+        assert label == ("attention" if name in in_attention else "rest"), name

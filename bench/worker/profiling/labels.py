@@ -2,12 +2,17 @@
 
 An event takes the label of the event around it unless its own name says otherwise. A node of
 the backward graph takes the label of the operation that made it: the profiler gives both the
-same sequence number.
+same sequence number. Every thread counts on its own: on a GPU, backward runs on a thread of
+autograd's, and what activation checkpointing computes again there is numbered anew from 0. So
+only the thread and the number together tell which operation made a node.
 """
 
 from __future__ import annotations
 
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+Key = Tuple[Optional[int], int]
+"""An operation with a backward: its thread, and its number among that thread's."""
 
 CATEGORIES = (
     "attention",
@@ -58,10 +63,19 @@ class Event(NamedTuple):
     """Sequence number of an operation with a backward, and of its node."""
     node: bool = False
     """Whether it runs in backward."""
+    forward_thread: Optional[int] = None
+    """Of a node: the thread of the operation that made it; None: the profiler saw no such one."""
     correlation: Optional[int] = None
     """Ties a kernel to its launch."""
     order: int = 0
     """Of events that began together, the outer has the lower."""
+
+    @property
+    def key(self) -> Optional[Key]:
+        """What an operation and the node that it made have in common."""
+        if self.sequence is None:
+            return None
+        return (self.forward_thread if self.node else self.thread, self.sequence)
 
 
 class Labelled(NamedTuple):
@@ -82,13 +96,13 @@ def nested(events: Sequence[Event]) -> List[Event]:
 
 
 def label(
-    events: Sequence[Event], phases: Sequence[str], made_by: Optional[Dict[int, str]] = None
+    events: Sequence[Event], phases: Sequence[str], made_by: Optional[Dict[Key, str]] = None
 ) -> List[Labelled]:
     """Label the host events of one thread, which come in the order of `nested`.
 
-    `phases` has, for each collective call, the phase in which it was made. `made_by` (sequence
-    number: label) learns what makes nodes; a thread that runs backward alone is given what the
-    forward's thread taught it.
+    `phases` has, for each collective call, the phase in which it was made. `made_by` (key: label)
+    learns what makes nodes; a thread that runs backward alone is given what the forward's thread
+    taught it.
     """
     made_by = {} if made_by is None else made_by
     found: List[Labelled] = []
@@ -100,8 +114,8 @@ def label(
         # stamps of whole microseconds let a child seem to outlive its parent
         end = min(event.end, around.end) if stack else event.end
         one = Labelled(event.start, end, *_meaning(event, around, made_by, phases))
-        if event.sequence is not None and not event.node:
-            made_by[event.sequence] = one.label
+        if event.key is not None and not event.node:
+            made_by[event.key] = one.label
         found.append(one)
         stack.append(one)
     return found
@@ -143,7 +157,7 @@ def purpose(name: str, phase: str, around: str) -> str:
 
 
 def _meaning(
-    event: Event, around: Labelled, made_by: Dict[int, str], phases: Sequence[str]
+    event: Event, around: Labelled, made_by: Dict[Key, str], phases: Sequence[str]
 ) -> Tuple[str, Optional[int], str]:
     """Label, call and backward node of an event inside `around`."""
     name = event.name
@@ -155,7 +169,7 @@ def _meaning(
         label_ = _REGIONS.get(name[len(PREFIX) :], around.label)
         return label_, around.call, around.backward_of
     if name.startswith(_NODE):
-        made = made_by.get(event.sequence, "") if event.sequence is not None else ""
+        made = made_by.get(event.key, "") if event.key is not None else ""
         label_ = made if made in _TO_BACKWARD else around.label
         return label_, around.call, name[len(_NODE) :]
     if name in _MATRIX and around.label == "rest":

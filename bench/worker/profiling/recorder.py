@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import deepspeed.sequence.layer as sequence_layer
 import torch.distributed as dist
+from torch.autograd import DeviceType
 from torch.profiler import record_function
 
 from bench.record import PHASES
@@ -39,6 +40,20 @@ class Made:
     completed_ns: Optional[int] = None
     """When an asynchronous one was over, as `time.perf_counter_ns` says."""
     asynchronous: bool = False
+
+
+def threads_of(profiler: Any) -> Dict[int, int]:
+    """The system's number of each thread that torch's profiler numbered; `profiler` has ended.
+
+    A backward node names the thread of its forward by the profiler's number, a line of the
+    exported trace its own thread by the system's.
+    """
+    events = profiler.profiler.kineto_results.events()
+    return {
+        event.start_thread_id(): event.device_resource_id()
+        for event in events
+        if event.device_type() == DeviceType.CPU and event.sequence_nr() >= 0
+    }
 
 
 class Recorder(CollectiveCounter):

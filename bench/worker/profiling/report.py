@@ -37,6 +37,7 @@ class Share(NamedTuple):
     """Seconds of each profiled step by the rank's own clock, without the profiler's help."""
     measured_step_s: float
     """Median of the measured steps, which ran without the profiler."""
+    on_gpu: bool = False
 
 
 class Traced(NamedTuple):
@@ -100,7 +101,8 @@ def read(share: Share) -> Traced:
     On GPU a step's time is that of the kernels, on CPU that of the main thread.
 
     Raises:
-        trace.TraceError: a call or a step has no region in the trace.
+        trace.TraceError: a call or a step has no region in the trace, or the rank computed on a
+            GPU and the trace holds no kernel.
     """
     steps = [e for e in share.events if e.name == PREFIX + "step" and e.kind == "user_annotation"]
     windows = sorted((step.start, step.end) for step in steps)
@@ -112,7 +114,7 @@ def read(share: Share) -> Traced:
             f"{len(regions)} of {len(share.calls)} collective calls"
         )
     phases = [made["phase"] for made in share.calls]
-    made_by: Dict[int, str] = {}
+    made_by: Dict[labels.Key, str] = {}
     labelled: List[Labelled] = []
     launched: Dict[int, Labelled] = {}
     main = steps[0].thread
@@ -124,6 +126,12 @@ def read(share: Share) -> Traced:
             pieces = [p for w in windows for p in breakdown.timeline(of_thread, w)]
         labelled += of_thread
     kernels = [e for e in share.events if e.kind in device.KINDS]
+    if share.on_gpu and not kernels:  # the host's times would pass for the GPU's
+        raise trace.TraceError(
+            f"rank {share.rank}: the profiler saw no kernel on the GPU: CUPTI recorded nothing, as "
+            "under another profiler or where a container or the driver forbids it; "
+            "scenario=train measures without it"
+        )
     if kernels:
         pieces = [p for w in windows for p in device.pieces(kernels, launched, w)]
     calls = _calls(share, regions, host, device.call_spans(kernels, launched))

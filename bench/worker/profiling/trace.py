@@ -23,18 +23,19 @@ class TraceError(Exception):
     """A trace does not hold what was recorded."""
 
 
-def read(path: Path, stamps: Sequence[Tuple[str, int]]) -> List[Event]:
+def read(path: Path, stamps: Sequence[Tuple[str, int]], threads: Mapping[int, int]) -> List[Event]:
     """The events of a Chrome trace that last, on the clock of `stamps`.
 
     `stamps` has, in order, the name of each region that was opened on the main thread and the
     monotonic time just before [ns]. What lies between stamp and event can only be more than
-    nothing, so that the smallest distance is the clocks' own.
+    nothing, so that the smallest distance is the clocks' own. `threads` has the trace's thread of
+    each thread number by which backward nodes name the one that made them.
 
     Raises:
         TraceError: the trace holds other regions of these names than `stamps`.
     """
     content = json.loads(path.read_text())
-    events = [_event(one) for one in content["traceEvents"] if one.get("ph") == "X"]
+    events = [_event(one, threads) for one in content["traceEvents"] if one.get("ph") == "X"]
     names = {name for name, _ in stamps}
     opened = sorted(e.start for e in events if e.kind == "user_annotation" and e.name in names)
     if len(opened) != len(stamps) or not stamps:
@@ -101,9 +102,10 @@ def _line(rank: int, origin: int, event: Event) -> Dict[str, Any]:
     }
 
 
-def _event(line: Dict[str, Any]) -> Event:
+def _event(line: Dict[str, Any], threads: Mapping[int, int]) -> Event:
     arguments = line.get("args", {})
     thread = line.get("tid", 0)
+    made_on = arguments.get("Fwd thread id")  # 0: no node
     start = _nanoseconds(line["ts"])
     return Event(
         name=line["name"],
@@ -112,7 +114,8 @@ def _event(line: Dict[str, Any]) -> Event:
         thread=thread if isinstance(thread, int) else abs(hash(thread)) % 2**31,
         kind=line.get("cat", ""),
         sequence=arguments.get("Sequence number"),
-        node=bool(arguments.get("Fwd thread id")),
+        node=bool(made_on),
+        forward_thread=threads.get(made_on) if made_on else None,
         correlation=arguments.get("correlation"),
         order=arguments.get("Ev Idx", 0),
     )

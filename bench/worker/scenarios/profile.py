@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Tuple
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.worker.metrics import clock
 from bench.worker.profiling import report, trace
-from bench.worker.profiling.recorder import Recorder, RegionClock
+from bench.worker.profiling.recorder import Recorder, RegionClock, threads_of
 from bench.worker.rank import Rank
 from bench.worker.scenarios import train
 from bench.worker.training import Trainer
@@ -41,7 +41,7 @@ def run(rank: Rank) -> Dict[str, Any]:
     trainer, fields = train.measure(rank)
     rank.enter("profile")
     late_s *= rank.index == rank.configuration.world - 1
-    _profile(rank, trainer, steps, late_s, fields["samples"]["step_s"])
+    _profile(rank, trainer, steps, late_s, fields["samples"])
     dist.barrier()  # every rank's share is on the disk
     if rank.index:
         return fields
@@ -60,11 +60,11 @@ def trace_path(rank: Rank) -> Path:
 
 
 def _profile(
-    rank: Rank, trainer: Trainer, steps: int, late_s: float, measured_s: List[float]
+    rank: Rank, trainer: Trainer, steps: int, late_s: float, samples: Dict[str, Any]
 ) -> None:
     """Run `steps` steps under the profiler and leave this rank's share of the findings."""
     cuda = rank.device.type == "cuda"
-    done = rank.configuration.warmup_steps + rank.configuration.steps
+    done = len(samples["losses"])
     timer = RegionClock(clock.CudaClock() if cuda else clock.CpuClock())
     dawdle = train.busy(late_s, timer)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
@@ -83,8 +83,9 @@ def _profile(
     profiler.export_chrome_trace(str(_scratch(rank, rank.index, "trace")))
     share = {
         "stamps": timer.stamps,
+        "threads": list(threads_of(profiler).items()),
         "step_s": timer.seconds()["step"],
-        "measured_step_s": statistics.median(measured_s),
+        "measured_step_s": statistics.median(samples["step_s"]),
         "calls": [vars(made) for made in recorder.made],
     }
     _scratch(rank, rank.index, "calls").write_text(json.dumps(share))
@@ -94,8 +95,10 @@ def _share(rank: Rank, index: int) -> report.Share:
     """What rank `index` left."""
     rank.enter("breakdown")
     share = json.loads(_scratch(rank, index, "calls").read_text())
-    events = trace.read(_scratch(rank, index, "trace"), share["stamps"])
-    return report.Share(index, events, share["calls"], share["step_s"], share["measured_step_s"])
+    events = trace.read(_scratch(rank, index, "trace"), share["stamps"], dict(share["threads"]))
+    on_gpu = rank.device.type == "cuda"
+    step_s, measured_step_s = share["step_s"], share["measured_step_s"]
+    return report.Share(index, events, share["calls"], step_s, measured_step_s, on_gpu)
 
 
 def _scratch(rank: Rank, index: int, kind: str) -> Path:

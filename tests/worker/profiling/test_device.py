@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.worker.profiling.breakdown import Piece
 from bench.worker.profiling.device import call_spans
 from bench.worker.profiling.labels import Event, Labelled
 from bench.worker.profiling.report import Share, read, write
+from bench.worker.profiling.trace import TraceError
 from tests.factories import configuration
 
 NODE = "autograd::engine::evaluate_function: AttendBackward0"
@@ -34,7 +37,7 @@ def share(rank: int, sent_at: int) -> Share:
         host("spbench/attention", 1, 9),
         host("aten::attend", 2, 8, sequence=5),
         launch(3, 1),
-        host(NODE, 10, 15, AUTOGRAD, sequence=5, node=True),
+        host(NODE, 10, 15, AUTOGRAD, sequence=5, node=True, forward_thread=MAIN),
         launch(11, 2, AUTOGRAD),
         host("spbench/collective/0 all_reduce", 16, 18, AUTOGRAD),
         launch(17, 3, AUTOGRAD),
@@ -64,6 +67,15 @@ def test_kernels_count_as_what_launched_them() -> None:
         Piece(80, 100, "idle"),
     ]
     assert (found.calls[0].entered, found.calls[0].left) == (40, 80)
+
+
+def test_a_gpu_without_kernels_is_no_cpu() -> None:
+    seen = share(0, sent_at=40)._replace(on_gpu=True)
+    assert read(seen).pieces[0] == Piece(0, 5, "idle")
+    blind = seen._replace(events=[e for e in seen.events if e.kind != "kernel"])
+    with pytest.raises(TraceError, match="rank 0: the profiler saw no kernel on the GPU: CUPTI"):
+        read(blind)
+    assert read(blind._replace(on_gpu=False)).pieces  # on CPU there are none
 
 
 def test_a_call_lasts_from_its_first_kernel_to_its_last() -> None:

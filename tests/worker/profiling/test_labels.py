@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from bench.worker.profiling.labels import Event, label, nested, purpose
+from bench.worker.profiling.labels import Event, Key, label, nested, purpose
 
 NODE = "autograd::engine::evaluate_function: "
 
 
 def event(name: str, start: int, end: int, sequence: int | None = None) -> Event:
-    return Event(name, start, end, 1, "cpu_op", sequence, node=name.startswith(NODE))
+    node = name.startswith(NODE)
+    return Event(name, start, end, 1, "cpu_op", sequence, node, forward_thread=1 if node else None)
 
 
 def labels_of(*events: Event, phases: tuple[str, ...] = ()) -> dict[str, str]:
@@ -64,6 +65,32 @@ def test_the_last_operation_of_a_sequence_number_made_the_node() -> None:
         event(NODE + "MulBackward0", 20, 30, sequence=3),
     )
     assert found[NODE + "MulBackward0"] == "rest"
+
+
+def test_a_thread_that_computes_again_has_numbers_of_its_own() -> None:
+    """With checkpointing, autograd's thread computes activations again, numbered anew."""
+    main, autograd = 1, 2
+    forward = [
+        event("spbench/attention", 0, 10),
+        event("aten::attend", 1, 9, sequence=0),
+        event("aten::mul", 11, 12, sequence=1),
+    ]
+    backward = [
+        event("aten::silu", 20, 21, sequence=0)._replace(thread=autograd),
+        event(NODE + "MulBackward0", 22, 23, 1)._replace(thread=autograd, forward_thread=main),
+        event(NODE + "AttendBackward0", 24, 25, 0)._replace(thread=autograd, forward_thread=main),
+        event(NODE + "SiluBackward0", 26, 27, 0)._replace(thread=autograd, forward_thread=autograd),
+        event(NODE + "Unknown", 28, 29, 0)._replace(thread=autograd, forward_thread=None),
+    ]
+    made_by: dict[Key, str] = {}
+    label(forward, [], made_by)
+    assert [one.label for one in label(backward, [], made_by)] == [
+        "rest",
+        "rest",
+        "attention",
+        "rest",
+        "rest",
+    ]
 
 
 def test_calls_know_their_number_and_their_backward_node() -> None:

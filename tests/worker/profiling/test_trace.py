@@ -33,7 +33,7 @@ def test_the_smallest_distance_is_that_of_the_clocks(tmp_path: Path) -> None:
     )
     # the first region opened 3 µs after its stamp, the second 1 µs
     stamps = [("spbench/step", 50_000 - 3_000), ("spbench/step", 250_000 - 1_000)]
-    step, other, product = read(path, stamps)
+    step, other, product = read(path, stamps, {})
     assert (step.start, other.start) == (49_000, 249_000)
     assert (product.start, product.end) == (59_000, 61_500)
     assert (product.sequence, product.node) == (4, False)
@@ -42,7 +42,21 @@ def test_the_smallest_distance_is_that_of_the_clocks(tmp_path: Path) -> None:
 def test_regions_that_are_missing_are_told(tmp_path: Path) -> None:
     path = written(tmp_path / "t.json", line("spbench/step", 1, 1, cat="user_annotation"))
     with pytest.raises(TraceError, match="kept 1 of 2 regions in t.json"):
-        read(path, [("spbench/step", 0), ("spbench/step", 5)])
+        read(path, [("spbench/step", 0), ("spbench/step", 5)], {})
+
+
+def test_a_node_knows_the_thread_of_its_forward(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "t.json",
+        line("spbench/step", 1, 9, cat="user_annotation"),
+        line("aten::mm", 2, 1, tid=7, args={"Sequence number": 4, "Fwd thread id": 0}),
+        line("MmBackward0", 4, 1, tid=9, args={"Sequence number": 4, "Fwd thread id": 1}),
+        line("AddBackward0", 6, 1, tid=9, args={"Sequence number": 4, "Fwd thread id": 3}),
+    )
+    _, made, node, unknown = read(path, [("spbench/step", 0)], {1: 7})
+    assert (made.node, node.node, unknown.node) == (False, True, True)
+    assert made.key == node.key == (7, 4)
+    assert unknown.key == (None, 4)
 
 
 def test_a_merged_trace_has_a_process_for_each_rank(tmp_path: Path) -> None:
