@@ -75,6 +75,9 @@ RESULTS = {
     "tokens_per_s": Column("float64", "all ranks together, each token once [tokens/s]"),
     "tokens_per_s_per_rank": Column("float64", "tokens_per_s / world [tokens/s]"),
     "peak_memory_bytes": Column("float64", "maximum over ranks [bytes]"),
+    "outside_allocator_bytes": Column(
+        "float64", "on a rank's own GPU beside torch's allocator, maximum over ranks [bytes]"
+    ),
     "gradient_mode": Column("str", "what the gradient was compared with; missing: not said"),
     "gradient_reason": Column("str", "why it was not compared; missing: it was, or not asked for"),
     "gradient_verdict": Column("str", "match, scaled, wrong or none; missing: not compared"),
@@ -151,9 +154,8 @@ def results_of(record: Content, axes: Content) -> dict[str, Any]:
         "reason": record["reason"],
         "failure": failure_of(record),
         **_times(record, axes),
-        "peak_memory_bytes": max(
-            (float(rank["peak_bytes"]) for rank in record["memory"]), default=None
-        ),
+        "peak_memory_bytes": _most(record, "peak_bytes"),
+        "outside_allocator_bytes": _most(record, "outside_allocator_bytes"),
         "gradient_mode": record.get("gradient_mode"),  # records of schema version 1 have neither
         "gradient_reason": record.get("gradient_reason"),
         **_gradient(record["gradient"]),
@@ -203,6 +205,12 @@ def _times(record: Content, axes: Content) -> dict[str, float | None]:
         rate = tokens_per_second(axes["dp"], axes["micro_batch"], axes["seq_len"], step_s)
     per_rank = rate / axes["world"] if rate else None
     return {**times, "tokens_per_s": rate, "tokens_per_s_per_rank": per_rank}
+
+
+def _most(record: Content, field: str) -> float | None:
+    """The largest of a field of the ranks' memory; records of schema version 1 lack some."""
+    known = [rank[field] for rank in record["memory"] if rank.get(field) is not None]
+    return float(max(known)) if known else None
 
 
 def _gradient(gradient: Content | None) -> dict[str, Any]:

@@ -120,7 +120,8 @@ def method(frame: pd.DataFrame) -> list[str]:
         f"{len(frame):,} trials of {len(rounds):,} configurations, {_range(rounds)} rounds. "
         "A round runs every configuration once, in fresh processes and in an order of its own, "
         "so that a drift of the machine hits all alike.",
-        f"{_range(frame.warmup_steps)} warm-up steps, then {_range(frame.steps)} measured ones. "
+        f"{_range(frame.warmup_steps)} warm-up steps{_longer(frame)}, then {_range(frame.steps)} "
+        "measured ones. "
         "A step's time is the maximum over ranks; a round's is the median over its steps; "
         "a configuration's the median over its rounds.",
         "The sample is the round, not the step: steps within a process are not independent. "
@@ -162,6 +163,11 @@ def _limited(lines: list[str]) -> list[str]:
     if len(lines) <= MOST_LINES:
         return lines
     return [*lines[:MOST_LINES], f"… and {len(lines) - MOST_LINES:,} more"]
+
+
+def _longer(frame: pd.DataFrame) -> str:
+    """What `bench.worker.warm_up` adds on GPUs."""
+    return " (on GPUs as many more as make 3 s)" if (frame.comm == "nccl").any() else ""
 
 
 def _range(values: pd.Series) -> str:

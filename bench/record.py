@@ -9,7 +9,7 @@ History of the format (`SCHEMA_VERSION`):
 2. `config.gradient_check` is a name, where it was a boolean (`true` is `auto`, `false` is `off`);
    `config.limits.hang_s` may be null, and `hang_s` says what it came to. New: `config.matmul`,
    `config.sdpa`, `gradient_mode`, `gradient_reason`, `gradient.mode`, `gradient.scale_error`,
-   `gradient.blocks`.
+   `gradient.blocks`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class RankSamples(Part):
 
     rank: int
     warmup_s: List[float]
-    """Seconds per warm-up step; never part of a figure."""
+    """Seconds per warm-up step, of which there may be more than `config.warmup_steps`; never part
+    of a figure."""
     step_s: List[float]
     """Seconds per measured step."""
     phases_s: Dict[str, List[float]]
@@ -110,6 +111,12 @@ class RankMemory(Part):
     """CUDA only: peak of memory that the caching allocator held."""
     baseline_bytes: int
     """CPU: anonymous memory at fork time, already subtracted. CUDA: 0."""
+    device_used_bytes: Optional[int] = None
+    """CUDA only: memory in use on the rank's GPU after the last step, as the driver counts it: by
+    every process, so by all ranks that share the GPU."""
+    outside_allocator_bytes: Optional[int] = None
+    """CUDA only: the part of `device_used_bytes` that is not the rank's caching allocator's: CUDA
+    context, NCCL's buffers, libraries, other programs. None where ranks share the GPU."""
 
 
 class BlockScale(Part):

@@ -62,7 +62,7 @@ def run_trial(hosts: Hosts, results: Path) -> RunTrial:
     return lambda configuration: hosts.run(Trial(configuration=configuration, round=0), results)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_inside() -> Callable[..., Any]:
     """Run a script of `tests/inside` in an environment; gives the JSON that it printed."""
 

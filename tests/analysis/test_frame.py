@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from analysis.columns import AXES, COLUMNS
 from analysis.frame import SAMPLE_COLUMNS, AnalysisError, load, samples
 from analysis.reading import Part, Rows, lines_of
-from bench.record import RankOutcome, Status
+from bench.record import RankMemory, RankOutcome, Status
 from bench.trial import CommSpec
 from tests import factories
 
@@ -47,7 +47,18 @@ def test_step_is_the_median_over_steps_of_the_slowest_rank(tmp_path):
 
 def test_memory_is_of_the_rank_that_needs_most(tmp_path):
     factories.write(tmp_path, factories.ok())
-    assert only(load(tmp_path)).peak_memory_bytes == 4 * 2**20
+    trial = only(load(tmp_path))
+    assert trial.peak_memory_bytes == 4 * 2**20
+    assert pd.isna(trial.outside_allocator_bytes)  # no GPU
+
+
+def test_memory_outside_of_the_allocator_is_of_the_rank_that_needs_most(tmp_path):
+    memory = [
+        RankMemory(rank=r, peak_bytes=1, baseline_bytes=0, outside_allocator_bytes=(3 - r) * 2**20)
+        for r in range(2)
+    ]
+    factories.write(tmp_path, factories.ok(memory=memory))
+    assert only(load(tmp_path)).outside_allocator_bytes == 3 * 2**20
 
 
 def test_gradient_and_provenance(tmp_path):

@@ -131,14 +131,36 @@ def test_a_busy_loop_lengthens_the_measured_steps_by_its_length(run_trial: RunTr
     assert record.gradient.verdict == "match"
 
 
+def test_ranks_agree_on_a_longer_warm_up(run_trial: RunTrial) -> None:
+    """The rule for GPUs, forced on real ranks on CPU by `options.warm_up_s`."""
+    options = {"warm_up_s": 0.5}
+    record = run_trial(
+        configure(loss="weighted_all_reduce", warmup_steps=2, steps=2, options=options)
+    )
+    assert record.status is Status.OK, record.reason
+    assert record.config.warmup_steps == 2
+    [warm_up] = {len(samples.warmup_s) for samples in record.samples}
+    assert warm_up >= 3  # the step that is checked, and two more at least
+    # the broadcasts between them are no part of the steps' own time
+    assert sum(record.samples[0].warmup_s[1:]) > 0.2
+    for samples in record.samples:
+        assert (len(samples.step_s), len(samples.losses)) == (2, warm_up + 2)
+        assert samples.losses == sorted(samples.losses, reverse=True)  # each step learns a little
+    assert record.gradient is not None
+    assert record.gradient.verdict == "match"
+    assert record.gradient.loss == pytest.approx(record.gradient.reference_loss, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (
             {"bussy_s": 1.0},
-            "options.bussy_s: unknown to scenario train; allowed: busy_s, memory_snapshot",
+            "options.bussy_s: unknown to scenario train; "
+            "allowed: busy_s, memory_snapshot, warm_up_s",
         ),
         ({"busy_s": -1}, "options.busy_s=-1: must be a number of seconds from 0 on"),
+        ({"warm_up_s": -1}, "options.warm_up_s=-1: must be a number of seconds from 0 on"),
         ({"busy_s": "long"}, "options.busy_s=long: must be a number of seconds from 0 on"),
     ],
 )

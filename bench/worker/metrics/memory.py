@@ -43,19 +43,31 @@ class CpuMemory:
 
 
 class CudaMemory:
-    """PyTorch's caching allocator."""
+    """PyTorch's caching allocator, and beside it what the driver says of the whole GPU."""
+
+    def __init__(self, alone: bool) -> None:
+        """`alone`: no other rank of the trial computes on this rank's GPU."""
+        self._alone = alone
 
     def reset_peak(self) -> None:
         """Start new peaks of allocated and reserved memory."""
         torch.cuda.reset_peak_memory_stats()
 
     def read(self, rank: int) -> RankMemory:
-        """The peaks since `reset_peak`."""
+        """The peaks since `reset_peak`, and what is in use outside of the allocator now.
+
+        The driver counts every process on the GPU: what other programs hold counts as outside,
+        and where ranks share the GPU nothing can be said of one of them.
+        """
+        free, total = torch.cuda.mem_get_info()
+        outside = total - free - torch.cuda.memory_reserved()
         return RankMemory(
             rank=rank,
             peak_bytes=torch.cuda.max_memory_allocated(),
             peak_reserved_bytes=torch.cuda.max_memory_reserved(),
             baseline_bytes=0,
+            device_used_bytes=total - free,
+            outside_allocator_bytes=outside if self._alone else None,
         )
 
 

@@ -3,19 +3,21 @@
 `options.busy_s` makes every measured step that many seconds longer: each rank computes nothing
 in a busy loop at the start of the optimizer phase. A calibration aid: with a slowdown of known
 size one sees which differences a comparison finds (`benchmarks/validity.py`).
+
+`options.warm_up_s` replaces the 3 s of `bench.worker.warm_up`, on CPU too; 0: no further warm-up.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
 
 from bench import theory
 from bench.record import PHASES, CollectiveCount, RankSamples
-from bench.worker import plugins
+from bench.worker import plugins, warm_up
 from bench.worker.mesh import Mesh
 from bench.worker.metrics import clock, memory, snapshot
 from bench.worker.metrics.collectives import CollectiveCounter
@@ -23,7 +25,7 @@ from bench.worker.rank import Rank
 from bench.worker.reference import Reference
 from bench.worker.training import Clock, Trainer
 
-OPTIONS = ("busy_s", "memory_snapshot")
+OPTIONS = ("busy_s", "memory_snapshot", "warm_up_s")
 
 
 def run(rank: Rank) -> Dict[str, Any]:
@@ -32,23 +34,30 @@ def run(rank: Rank) -> Dict[str, Any]:
     Returns the fields `samples`, `memory`, `gradient`, `collectives` and `details` of this rank.
 
     Raises:
-        ValueError: `options` has another key than `OPTIONS`, or `busy_s` is no number from 0 on.
+        ValueError: `options` has another key than `OPTIONS`, or `busy_s` or `warm_up_s` is no
+            number from 0 on.
     """
     options = rank.configuration.options
-    busy_s = _busy_seconds(options)
+    _refuse_unknown(options)
+    busy_s = _seconds(options, "busy_s") or 0.0
+    rule = warm_up.rule_of(rank.configuration, _seconds(options, "warm_up_s"))
     with snapshot.kept(rank, bool(options.get("memory_snapshot"))):
-        _, fields = measure(rank, busy_s)
+        _, fields = measure(rank, busy_s, rule)
         return fields
 
 
-def measure(rank: Rank, busy_s: float = 0.0) -> Tuple[Trainer, Dict[str, Any]]:
+def measure(
+    rank: Rank, busy_s: float = 0.0, rule: Optional[warm_up.Rule] = None
+) -> Tuple[Trainer, Dict[str, Any]]:
     """The trainer after its warm-up and measured steps, and the fields that `run` returns.
 
-    `busy_s` is how many seconds each measured step is made longer.
+    `busy_s` is how many seconds each measured step is made longer; `rule` says how long to warm
+    up after the step that is compared, if not as the configuration demands.
     """
     c = rank.configuration
     cuda = rank.device.type == "cuda"
-    meter = memory.CudaMemory() if cuda else memory.CpuMemory(rank.shared_bytes)
+    alone = not c.comm.oversubscribe
+    meter = memory.CudaMemory(alone) if cuda else memory.CpuMemory(rank.shared_bytes)
     mesh = Mesh.create(c.sp)
     memory.limit(rank.device.type, c.memory_limit)  # the stacks of gloo's threads do not count
     reference = Reference(rank.reference, c.model)
@@ -58,15 +67,16 @@ def measure(rank: Rank, busy_s: float = 0.0) -> Tuple[Trainer, Dict[str, Any]]:
     losses: List[Tensor] = []
     warmup = make_clock()
     checked, collectives = _first_step(rank, trainer, mesh, warmup, losses)
-    for index in range(1, c.warmup_steps):
-        losses.append(trainer.step(rank.entering(index), warmup, _nothing))
     if cuda:
-        torch.cuda.empty_cache()  # of what the gradient check took
+        torch.cuda.empty_cache()  # of what the gradient check took; the next step allocates anew
+    warming = warm_up.WarmUp(warm_up.rule_of(c) if rule is None else rule, rank.device)
+    while len(losses) < c.warmup_steps or warming.asks_for_more(len(losses) - 1):
+        losses.append(trainer.step(rank.entering(len(losses)), warmup, _nothing))
     meter.reset_peak()
     measured = make_clock()
     slow_down = busy(busy_s, measured)
-    for index in range(c.warmup_steps, c.warmup_steps + c.steps):
-        losses.append(trainer.step(rank.entering(index), measured, slow_down))
+    for _ in range(c.steps):
+        losses.append(trainer.step(rank.entering(len(losses)), measured, slow_down))
     rank.enter("results")
     seconds = measured.seconds()
     samples = RankSamples(
@@ -119,14 +129,19 @@ def _first_step(
     return checked, counts
 
 
-def _busy_seconds(options: Dict[str, Any]) -> float:
+def _refuse_unknown(options: Dict[str, Any]) -> None:
     for name in options:
         if name not in OPTIONS:
             allowed = ", ".join(OPTIONS)
             raise ValueError(f"options.{name}: unknown to scenario train; allowed: {allowed}")
-    seconds = options.get("busy_s", 0.0)
+
+
+def _seconds(options: Dict[str, Any], name: str) -> Optional[float]:
+    seconds = options.get(name)
+    if seconds is None:
+        return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
-        raise ValueError(f"options.busy_s={seconds}: must be a number of seconds from 0 on")
+        raise ValueError(f"options.{name}={seconds}: must be a number of seconds from 0 on")
     return float(seconds)
 
 
