@@ -59,8 +59,9 @@ def remembered(ranks: int) -> Cluster | None:
 def cluster_of(details: dict[str, Any], ranks: int) -> Cluster:
     """The cluster that the scenario `machine` measured on `ranks` ranks.
 
-    The link's latency is the time of the smallest all-to-all, its bandwidth follows from the
-    rest of the time of the largest one. One rank sends nothing: its link is its memory.
+    The link's latency is the time of the smallest all-to-all, one of many that follow each other;
+    its bandwidth follows from the rest of the time of the largest one. One rank sends nothing: its
+    link is its memory.
     """
     link = Link(bandwidth=details["copy_bandwidth"], latency_s=0.0)
     curve = details["all_to_all"]

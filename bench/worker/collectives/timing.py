@@ -2,14 +2,13 @@
 
 The tensors are those of Ulysses' all-to-all, `[b, S/P, H, d]` of the configured model, once per
 sequence length. What each rank hands in is the size; nccl-tests' factors turn it into bandwidths
-(`bench.theory.bandwidth`). Forward and backward are timed apart, by the slowest rank, and every
-result is checked.
+(`bench.theory.bandwidth`). Forward and backward are timed apart, in batches of calls
+(`bench.worker.metrics.batch`) and by the slowest rank, and every result is checked.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
 
 import torch
@@ -21,8 +20,11 @@ from bench.trial import DTYPE_BYTES, Configuration
 from bench.worker.collectives.calls import Place
 from bench.worker.collectives.catalogue import KNOWN, function_of
 from bench.worker.collectives.variant import Variant
+from bench.worker.metrics.batch import CALLS, seconds_per_call
 
 WARMUP, REPETITIONS = 3, 10
+BATCH_S = 0.01
+"""Of a batch on CPU, about: a call that takes longer is a batch of its own."""
 
 
 class Timed(NamedTuple):
@@ -48,7 +50,7 @@ def measure(
     """One row a collective, sequence length and direction; every rank must call this.
 
     A row has `collective`, `direction`, `seq_len`, `bytes` and `count` that a rank hands in,
-    `dtype`, `ranks` of the group, `seconds` (median over repetitions of this rank's time),
+    `dtype`, `ranks` of the group, `seconds` of a call (the slowest rank's median over batches),
     `algorithm_bandwidth` and `bus_bandwidth` [bytes/s], `wrong` elements, and `error` in place of
     the last four where the collective raised.
     """
@@ -117,18 +119,10 @@ def _timed(
 ) -> Dict[str, Any]:
     for _ in range(WARMUP):
         work()
-    times = []
-    for _ in range(REPETITIONS):
-        dist.barrier(group=place.group)
-        _synchronize(x)
-        start = time.perf_counter()
-        work()
-        _synchronize(x)
-        times.append(time.perf_counter() - start)
-    seconds = statistics.median(times)
-    slowest = torch.tensor([seconds], dtype=torch.float64, device=x.device)
-    dist.all_reduce(slowest, op=dist.ReduceOp.MAX, group=place.group)
-    seconds = float(slowest)
+    once = _slowest(_once(work, 1, x, place), x, place)
+    calls = CALLS if x.device.type == "cuda" else min(CALLS, max(1, int(BATCH_S / once)))
+    times = [_once(work, calls, x, place) for _ in range(REPETITIONS)]
+    seconds = _slowest(statistics.median(times), x, place)
     return {
         "seconds": seconds,
         "algorithm_bandwidth": algorithm_bandwidth(timed.theory, size, seconds, place.size),
@@ -136,6 +130,16 @@ def _timed(
     }
 
 
-def _synchronize(x: Tensor) -> None:
+def _once(work: Callable[[], Any], calls: int, x: Tensor, place: Place) -> float:
+    """Seconds of one of `calls` calls on this rank, which all ranks of the group begin together."""
+    dist.barrier(group=place.group)
     if x.device.type == "cuda":
         torch.cuda.synchronize(x.device)
+    return seconds_per_call(work, calls, x.device)
+
+
+def _slowest(seconds: float, x: Tensor, place: Place) -> float:
+    """The slowest rank's seconds; the same number on every rank of the group."""
+    slowest = torch.tensor([seconds], dtype=torch.float64, device=x.device)
+    dist.all_reduce(slowest, op=dist.ReduceOp.MAX, group=place.group)
+    return float(slowest)

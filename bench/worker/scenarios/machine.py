@@ -1,35 +1,43 @@
 """What the machine can do, seen from its ranks: matrix products, memory copies, all-to-alls.
 
 All ranks measure at the same time, so that what they share (cores, memory, links) is shared out
-as it is in training. A measurement is repeated; the fastest repetition, which others disturbed
-least, is taken, and it takes as long as its slowest rank.
+as it is in training. What is timed are batches of calls (`bench.worker.metrics.batch`). A batch
+is repeated; the fastest repetition, which others disturbed least, is taken, and it takes as long
+as its slowest rank.
 """
 
 from __future__ import annotations
 
-import time
 from typing import Any, Callable, Dict, List
 
 import torch
 import torch.distributed as dist
 
+from bench.worker.metrics.batch import CALLS, seconds_per_call
 from bench.worker.rank import Rank
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MATRIX = {"cpu": 768, "cuda": 8192}
 """Rows of the matrices that are multiplied."""
 COPIED_BYTES = {"cpu": 32 * 2**20, "cuda": 2**30}
-MESSAGES = tuple(4**power * 1024 for power in range(1, 8))
-"""Bytes that a rank hands into an all-to-all: 4 KiB to 16 MiB."""
+MESSAGES = {
+    "cpu": tuple(4**power * 1024 for power in range(1, 8)),
+    "cuda": tuple(4**power * 1024 for power in range(1, 11)),
+}
+"""Bytes that a rank hands into an all-to-all: 4 KiB to 16 MiB on CPU, to 1 GiB on a GPU, whose
+links are not full before."""
+LEAST_CALLS = {"cpu": 1, "cuda": CALLS}
+"""Of one repetition."""
 SECONDS = 0.15
-"""Of one repetition, about."""
+"""Of one repetition, about, where that is more than `LEAST_CALLS`."""
 REPETITIONS = 5
 
 
 def run(rank: Rank) -> Dict[str, Any]:
-    """Measure; `details` has `matmul_flops`, `copy_bandwidth`, `memory_bytes`, `all_to_all`.
+    """Measure; `details` has `matmul_flops`, `copy_bandwidth`, `all_to_all`, `gpu_memory_bytes`.
 
-    Rates are of one rank [FLOP/s, bytes/s]; `all_to_all` lists bytes handed in and seconds.
+    Rates are of one rank [FLOP/s, bytes/s]; `all_to_all` lists bytes handed in and seconds;
+    `gpu_memory_bytes` is what a rank's GPU has in all, 0 on CPU.
     """
     rank.enter("matmul")
     matmul = _matmul_flops(rank)
@@ -37,7 +45,7 @@ def run(rank: Rank) -> Dict[str, Any]:
     copy = _copy_bandwidth(rank)
     curve = []
     if dist.get_world_size() > 1:
-        for size in MESSAGES:
+        for size in MESSAGES[rank.device.type]:
             rank.enter("all-to-all")
             curve.append({"bytes": size, "seconds": _all_to_all_s(rank, size)})
             if rank.index == 0:
@@ -78,35 +86,24 @@ def _all_to_all_s(rank: Rank, size: int) -> float:
 def _seconds(rank: Rank, operation: Callable[[], Any]) -> float:
     """Seconds of one `operation`, on all ranks at once: the fastest repetition."""
     operation()
-    once = _slowest(rank, operation)
-    count = max(1, int(SECONDS / once))
-
-    def repeat() -> None:
-        for _ in range(count):
-            operation()
-
+    once = _slowest(rank, operation, 1)
+    calls = max(LEAST_CALLS[rank.device.type], int(SECONDS / once))
     times: List[float] = []
     for _ in range(REPETITIONS):
         rank.enter(rank.phase)
-        times.append(_slowest(rank, repeat) / count)
+        times.append(_slowest(rank, operation, calls))
     return min(times)
 
 
-def _slowest(rank: Rank, work: Callable[[], Any]) -> float:
-    """Seconds of `work` on the slowest rank; the same number on every rank."""
-    _synchronize(rank)
-    dist.barrier()
-    start = time.perf_counter()
-    work()
-    _synchronize(rank)
-    took = torch.tensor([time.perf_counter() - start], dtype=torch.float64, device=rank.device)
-    dist.all_reduce(took, op=dist.ReduceOp.MAX)
-    return float(took.item())
-
-
-def _synchronize(rank: Rank) -> None:
+def _slowest(rank: Rank, operation: Callable[[], Any], calls: int) -> float:
+    """Seconds of one of `calls` operations on the slowest rank; the same number on every rank."""
     if rank.device.type == "cuda":
         torch.cuda.synchronize()
+    dist.barrier()
+    seconds = seconds_per_call(operation, calls, rank.device)
+    took = torch.tensor([seconds], dtype=torch.float64, device=rank.device)
+    dist.all_reduce(took, op=dist.ReduceOp.MAX)
+    return float(took.item())
 
 
 def _gpu_memory_bytes(rank: Rank) -> int:
