@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 REDUCE_BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's default of `zero_optimization.reduce_bucket_size`."""
+SUB_GROUP_ELEMENTS = 10**9
+"""DeepSpeed's default of `zero_optimization.sub_group_size`."""
 FLOAT32 = 4
 """Bytes of an element in Adam's state and in the loss, whatever the dtype of the model."""
 LOSS_COPIES = 3
@@ -74,6 +76,8 @@ class Training:
     foreach: bool = True
     """Whether Adam steps through lists of all its tensors at once (torch's default on a GPU), or
     tensor by tensor (its default on CPU)."""
+    sub_group: int = SUB_GROUP_ELEMENTS
+    """DeepSpeed's `sub_group_size`: ZeRO 3 steps through its partition in such parts [elements]."""
 
     @property
     def tokens(self) -> int:
@@ -89,6 +93,11 @@ class Training:
     def partition(self) -> int:
         """Parameters of one rank's ZeRO partition, rounded up [elements]."""
         return -(-self.parameters // self.world)
+
+    @property
+    def stepped(self) -> int:
+        """Parameters that ZeRO hands Adam at once: its partition, or a part of it in ZeRO 3."""
+        return min(self.partition, self.sub_group) if self.zero == 3 else self.partition
 
 
 def peak_memory(training: Training) -> PeakMemory:
@@ -232,7 +241,7 @@ def _optimizer(t: Training) -> PeakMemory:
     """Adam's step: the float32 gradient, and Adam's temporaries."""
     base, moment = _between_steps(t), "optimizer"
     if t.zero > 0:
-        step = FLOAT32 * t.partition + _temporaries(t)
+        step = FLOAT32 * t.stepped + _temporaries(t)
         return replace(base, moment=moment, optimizer=base.optimizer + step)
     return replace(
         base,
@@ -247,13 +256,14 @@ def _temporaries(t: Training) -> int:
 
     Tensor by tensor (`_single_tensor_adam`): the root of the second moment, and the root divided
     by its bias correction, of the largest tensor. As lists (`_multi_tensor_adam`): one root of
-    every tensor, which is then changed in place. ZeRO hands Adam its partition as one tensor;
-    without ZeRO Adam has all parameters, of which the largest is an embedding or in the SwiGLU.
+    every tensor, which is then changed in place. ZeRO hands Adam its partition as one tensor, or
+    in ZeRO 3 a sub-group of it; without ZeRO Adam has all parameters, of which the largest is an
+    embedding or in the SwiGLU.
     """
     if t.foreach:
-        return FLOAT32 * (t.partition if t.zero > 0 else t.parameters)
+        return FLOAT32 * (t.stepped if t.zero > 0 else t.parameters)
     largest = max(t.model.vocab * t.model.hidden, t.model.ffn * t.model.hidden)
-    return 2 * FLOAT32 * (t.partition if t.zero > 0 else largest)
+    return 2 * FLOAT32 * (t.stepped if t.zero > 0 else largest)
 
 
 def longest_sequence(training: Training, limit: int, step: int, most: int) -> int:
@@ -279,7 +289,8 @@ def training_of(configuration: Configuration, whole_bucket: bool = True) -> Trai
     given = optimizer.get("params") if isinstance(optimizer, dict) else None
     asked = given.get("foreach") if isinstance(given, dict) else None
     options = c.deepspeed.get("zero_optimization")
-    bucket = options.get("reduce_bucket_size") if isinstance(options, dict) else None
+    zero = options if isinstance(options, dict) else {}
+    bucket, sub_group = zero.get("reduce_bucket_size"), zero.get("sub_group_size")
     return Training(
         c.model,
         c.world,
@@ -291,4 +302,5 @@ def training_of(configuration: Configuration, whole_bucket: bool = True) -> Trai
         reduce_bucket=REDUCE_BUCKET_ELEMENTS if bucket is None else int(float(bucket)),
         whole_bucket=whole_bucket,
         foreach=c.comm.device == "cuda" if asked is None else bool(asked),
+        sub_group=SUB_GROUP_ELEMENTS if sub_group is None else int(float(sub_group)),
     )

@@ -102,6 +102,14 @@ def test_adam_over_lists_needs_one_temporary_of_all_it_is_handed() -> None:
     assert (narrow.gradients, narrow.optimizer) == (2 * 1944 + 4 * 1944, 12 * 1944 + 4 * 1944)
 
 
+def test_zero3_steps_through_sub_groups_of_its_partition() -> None:
+    parts = replace(TRAINING, zero=3, sub_group=500)
+    assert moment(parts, "optimizer").optimizer == 8 * 972 + 12 * 500
+    assert moment(replace(parts, foreach=True), "optimizer").optimizer == 8 * 972 + 8 * 500
+    assert moment(replace(parts, sub_group=973), "optimizer").optimizer == (8 + 12) * 972
+    assert moment(replace(parts, zero=2), "optimizer").optimizer == (12 + 12) * 972
+
+
 def test_the_peak_is_the_highest_moment() -> None:
     assert theory.peak_memory(TRAINING).total == max(m.total for m in theory.moments(TRAINING))
     long = replace(TRAINING, seq_len=4096, model=SMALL.model_copy(update={"vocab": 1000}))
@@ -117,11 +125,13 @@ def test_longest_sequence_is_the_last_that_fits() -> None:
 
 
 def test_training_of_a_configuration() -> None:
-    options = {"zero_optimization": {"reduce_bucket_size": 5e5}}
+    options = {"zero_optimization": {"reduce_bucket_size": 5e5, "sub_group_size": 1e6}}
     found = theory.training_of(
         factories.configuration(dtype="bfloat16", deepspeed=options, zero=2, seq_len=64)
     )
-    assert found == Training(factories.TINY, 4, 2, 2, 1, 64, 2, 500_000, foreach=False)
+    assert found == Training(
+        factories.TINY, 4, 2, 2, 1, 64, 2, 500_000, foreach=False, sub_group=1_000_000
+    )
     assert theory.training_of(factories.configuration()).reduce_bucket == 500_000_000
 
 
