@@ -35,7 +35,7 @@ class Host:
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
-        self._made: dict[tuple[str, str, GradientMode], tuple[Status, str, RankError] | None] = {}
+        self._made: dict[tuple[str, ...], tuple[Status, str, RankError] | None] = {}
         self.mismatch = outcome.version_mismatch(server.interpreter.spec, server.versions)
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class Host:
         hours again by every round.
         """
         c = trial.configuration
-        key = (c.reference_key, c.dtype, check)
+        key = (c.reference_key, c.comm.device, c.dtype, c.matmul, check)
         if key not in self._made:
             self._made[key] = self._make_reference(trial, check, log)
         return self._made[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ CoreAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q [batch, seq, heads, head_dim], k and v [batch, seq, kv_heads, head_dim] -> like q.
 
 `seq` is what this rank holds; the causal mask spans the global sequence."""
+
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class ShardLoss(NamedTuple):
@@ -154,14 +157,18 @@ class Decoder(nn.Module):
         losses = [checkpoint(self._tile_loss, *tile, use_reentrant=False) for tile in tiles]
         return torch.stack(losses).sum()
 
-    def _tile_loss(self, x: Tensor, labels: Tensor, reduction: str = "sum") -> Tensor:
-        logits = self.head(x)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        return F.cross_entropy(wide, labels, ignore_index=IGNORED, reduction=reduction)
+    def _tile_loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(self.head(x), labels)
 
     def _exact_sum(self, x: Tensor, labels: Tensor) -> Tensor:
         """Summed in float64: without a graph, losses that hardly differ are to be told apart."""
-        return self._tile_loss(x, labels, "none").double().sum()
+        return cross_entropy(self.head(x), labels, "none").double().sum()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "sum") -> Tensor:
+    """Over valid labels, of logits [tokens, vocab], in float32 or wider."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(wide, labels, ignore_index=IGNORED, reduction=reduction)
 
 
 def parameter_shapes(spec: ModelSpec) -> Dict[str, torch.Size]:
@@ -184,15 +191,27 @@ def build(
     It is made where it stays, and a parameter is copied at a time, so that no second copy of
     the model exists. `beat` is called after each, as a sign of life.
     """
+    return materialized(lambda: Decoder(spec, core), weights, device, dtype, beat)
+
+
+def materialized(
+    make: Callable[[], Module],
+    weights: Mapping[str, Tensor],
+    device: Optional[torch.device] = None,
+    dtype: torch.dtype = torch.float32,
+    beat: Optional[Callable[[], None]] = None,
+    prefix: str = "",
+) -> Module:
+    """What `make` makes, as `build` makes a decoder; `prefix` is its name in the decoder."""
     with torch.device("meta"):
-        model = Decoder(spec, core).to(dtype)
-    model = model.to_empty(device=device or torch.device("cpu"))
+        module = make().to(dtype)
+    module = module.to_empty(device=device or torch.device("cpu"))
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
+        for name, parameter in module.named_parameters():
+            parameter.copy_(weights[prefix + name])
             if beat is not None:
                 beat()
-    return model
+    return module
 
 
 def _no_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

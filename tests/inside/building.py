@@ -62,7 +62,7 @@ def main():
     beats = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / configuration.reference_key
-        reference.create(place, configuration)
+        reference.create(place, configuration, "off")
         stored = reference.Reference(place, configuration.model)
         weights = stored.weights()
         differ = {}

@@ -34,7 +34,7 @@ def gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> Gradie
     return judge(
         gradients(),
         reference.gradient(),
-        reference.noise(rank.configuration.dtype),
+        reference.noise(rank.configuration),
         reference_loss=reference.loss(),
         rank=rank.index,
     )

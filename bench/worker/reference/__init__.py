@@ -1,0 +1,23 @@
+"""The exact gradient: one process, the whole batch, float64, dense attention.
+
+It is computed once per model, data and sequence length, in a process of its own, kept on disk
+and shared by every trial that has the same `Configuration.reference_key`. The initial weights
+lie beside it: they are drawn once and loaded by all, so that no version draws its own.
+
+    weights.npy    float32, all parameters one after another in the model's order; a link to
+                   the file beside the folders, which all lengths and splits share
+    gradient.npy   float64, likewise
+    reference.json loss, and how it was made: `torch`, `by` (`whole` or `layers`), `device`,
+                   `seconds`, `peak_bytes`
+    noise-<dtype>-<torch>[-cuda-<device>][-<matmul>].json
+                   relative error of one process in that dtype, on that torch, device and
+                   precision of matrix products; what is `cpu` or `highest` is left out
+
+`whole` keeps the graph of the whole model, `layers` the memory of one layer: `theory` says which
+(`reference_by_layers`), and both give the same to 1e-10.
+"""
+
+from bench.worker.reference.files import Reference, noise_file
+from bench.worker.reference.making import create, missing
+
+__all__ = ["Reference", "create", "missing", "noise_file"]

@@ -1,0 +1,315 @@
+"""Loss and gradient layer by layer, with the memory of one layer and one sequence.
+
+Forward keeps each layer's input only. Backward takes the layers in reverse and computes each again
+from its input. All sequences of all replicas pass a layer before the next is loaded, so that a
+layer's weights are read twice and its gradient is complete when it is left. Within a layer what
+concerns single tokens goes by tiles of them; attention alone sees whole sequences.
+
+In float64 attention is `blocks.blockwise`. In another dtype, for the noise floor, it is
+`scaled_dot_product_attention`, as in a trial; the sums over tiles are then kept in float32, so that
+the tiles add no rounding that a trial has not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.theory import reference_cost
+from bench.trial import Configuration, ModelSpec
+from bench.worker import model
+from bench.worker.attention.local import causal_attention
+from bench.worker.batch import IGNORED, global_batch
+from bench.worker.reference.blocks import blockwise
+from bench.worker.reference.files import Take
+
+Weights = Mapping[str, Tensor]
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is computed at once [tokens]; what is computed does not depend on it."""
+
+    block: int
+    """Queries, and keys, of a block of attention."""
+    tile: int
+    """Tokens of a layer's projections and feed-forward."""
+    loss_tile: int
+    """Tokens whose logits are alive."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Sizes:
+        """Sizes that `theory.reference_device_bytes` counts with."""
+        tokens = reference_cost.TILE_BYTES // 8
+        return cls(
+            block=reference_cost.ATTENTION_BLOCK,
+            tile=max(1, tokens // spec.ffn),
+            loss_tile=max(1, tokens // spec.vocab),
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the batch, each tensor [1, seq] on the device."""
+
+    tokens: Tensor
+    labels: Tensor
+    positions: Tensor
+    weight: float
+    """What its sum of cross-entropies counts in the loss: 1 / (replicas x valid labels of its
+    replica)."""
+
+
+def loss_and_gradient(
+    configuration: Configuration,
+    weights: Weights,
+    dtype: torch.dtype,
+    take: Take,
+    device: torch.device = CPU,
+    sizes: Optional[Sizes] = None,
+    beat: Optional[Callable[[], None]] = None,
+) -> float:
+    """Mean over replicas of the mean over a replica's valid labels; its gradient goes to `take`.
+
+    `beat` is called after each layer of each sequence, as a sign of life.
+    """
+    c = configuration
+    kept = reference_cost.stored_inputs_bytes(c) <= reference_cost.INPUTS_ON_DEVICE_BYTES
+    passes = _Passes(
+        c.model,
+        weights,
+        dtype,
+        device,
+        store=device if kept else CPU,
+        sizes=sizes or Sizes.of(c.model),
+        take=take,
+        beat=beat or _nothing,
+    )
+    with torch.no_grad():
+        return passes.run(_sequences(c, device))
+
+
+def _sequences(configuration: Configuration, device: torch.device) -> List[Row]:
+    batch, found = global_batch(configuration), []
+    for replica in range(configuration.dp):
+        valid = int((batch.labels[replica] != IGNORED).sum())
+        weight = 1.0 / (configuration.dp * max(1, valid))
+        for row in range(configuration.micro_batch):
+            place = (replica, slice(row, row + 1))
+            arrays = (torch.from_numpy(array[place].copy()).to(device) for array in batch)
+            tokens, labels, positions = arrays
+            found.append(Row(tokens, labels, positions, weight))
+    return found
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """Forward and backward of one model over some sequences; all under `no_grad`."""
+
+    spec: ModelSpec
+    weights: Weights
+    dtype: torch.dtype
+    device: torch.device
+    store: torch.device
+    """Where inputs of layers wait for backward."""
+    sizes: Sizes
+    take: Take
+    beat: Callable[[], None]
+
+    def run(self, sequences: List[Row]) -> float:
+        """The loss."""
+        embedding = self.weights["embedding.weight"]
+        x = [self._stored(F.embedding(s.tokens.cpu(), embedding)) for s in sequences]
+        inputs: List[List[Tensor]] = []
+        for layer in range(self.spec.layers):
+            inputs.append(x)
+            x = self._forward(layer, sequences, x)
+        losses, upstream = self._loss(sequences, x)
+        del x
+        for layer in reversed(range(self.spec.layers)):
+            upstream = self._backward(layer, sequences, inputs.pop(), upstream)
+        self._embedding_backward(sequences, upstream)
+        return sum(losses)
+
+    def _forward(self, layer: int, sequences: List[Row], x: List[Tensor]) -> List[Tensor]:
+        block = self._block(layer)
+        return [self._stored(self._layer(block, *pair)) for pair in zip(sequences, x)]
+
+    def _backward(
+        self, layer: int, sequences: List[Row], x: List[Tensor], upstream: List[Tensor]
+    ) -> List[Tensor]:
+        block = self._block(layer)
+        gradients = _Gradients(block, self.dtype)
+        found = []
+        for parts in zip(sequences, x, upstream):
+            found.append(self._stored(self._layer_backward(block, gradients, *parts)))
+        gradients.hand_over(f"blocks.{layer}.", self.take)
+        return found
+
+    def _block(self, layer: int) -> model.Block:
+        exact = self.dtype == torch.float64
+        core = blockwise(self.sizes.block) if exact else causal_attention
+        return self._loaded(lambda: model.Block(self.spec, core), f"blocks.{layer}.")
+
+    def _loaded(self, make: Callable[[], model.Module], prefix: str) -> model.Module:
+        return model.materialized(make, self.weights, self.device, self.dtype, prefix=prefix)
+
+    def _stored(self, x: Tensor) -> Tensor:
+        self.beat()
+        return x.to(self.store, self.dtype)
+
+    def _rope(self, sequence: Row) -> Tuple[Tensor, Tensor]:
+        spec = self.spec
+        return model.rotary(sequence.positions, spec.head_dim, spec.rope_theta, self.dtype)
+
+    def _layer(self, block: model.Block, sequence: Row, x: Tensor) -> Tensor:
+        x = x.to(self.device)
+        attended = block.attention._core[0](*self._projected(block, sequence, x))
+        out = torch.empty_like(x)
+        for part in _tiles(x, self.sizes.tile):
+            out[:, part] = _after_attention(block, x[:, part], attended[:, part])
+        return out
+
+    def _projected(
+        self, block: model.Block, sequence: Row, x: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of the whole sequence."""
+        cos, sin = self._rope(sequence)
+        tiles = [
+            _before_attention(block, x[:, part], cos[:, part], sin[:, part])
+            for part in _tiles(x, self.sizes.tile)
+        ]
+        q, k, v = (torch.cat(parts, dim=1) for parts in zip(*tiles))
+        return q, k, v
+
+    def _layer_backward(
+        self,
+        block: model.Block,
+        gradients: _Gradients,
+        sequence: Row,
+        x: Tensor,
+        upstream: Tensor,
+    ) -> Tensor:
+        """Gradient of the layer's input; those of its parameters are added to `gradients`."""
+        x, dx = x.to(self.device), upstream.to(self.device)
+        qkv = [t.requires_grad_() for t in self._projected(block, sequence, x)]
+        with torch.enable_grad():
+            attended = block.attention._core[0](*qkv)
+        dattended = torch.empty_like(attended)
+        for part in _tiles(x, self.sizes.tile):
+            local = [_leaf(x[:, part]), _leaf(attended[:, part])]
+            with torch.enable_grad():
+                out = _after_attention(block, *local)
+            dx[:, part], dattended[:, part] = gradients.add([out], [dx[:, part]], local)
+        dqkv = torch.autograd.grad(attended, qkv, dattended)
+        del attended, dattended, qkv
+        cos, sin = self._rope(sequence)
+        for part in _tiles(x, self.sizes.tile):
+            local = [_leaf(x[:, part])]
+            with torch.enable_grad():
+                outs = _before_attention(block, local[0], cos[:, part], sin[:, part])
+            dx[:, part] += gradients.add(outs, [d[:, part] for d in dqkv], local)[0]
+        return dx
+
+    def _loss(
+        self, sequences: List[Row], outputs: List[Tensor]
+    ) -> Tuple[List[float], List[Tensor]]:
+        """Each sequence's share of the loss, and the gradient of the last layer's output."""
+        head = self._loaded(lambda: _Head(self.spec), "")
+        gradients, losses, upstream = _Gradients(head, self.dtype), [], []
+        for sequence, output in zip(sequences, outputs):
+            x, share = output.to(self.device), 0.0
+            dx = torch.empty_like(x)
+            for part in _tiles(x, self.sizes.loss_tile):
+                local = [_leaf(x[:, part])]
+                with torch.enable_grad():
+                    tile = head(local[0], sequence.labels[:, part]) * sequence.weight
+                dx[:, part] = gradients.add([tile], [torch.ones_like(tile)], local)[0]
+                share += tile.item()
+            losses.append(share)
+            upstream.append(self._stored(dx))
+        gradients.hand_over("", self.take)
+        return losses, upstream
+
+    def _embedding_backward(self, sequences: List[Row], upstream: List[Tensor]) -> None:
+        shape = self.weights["embedding.weight"].shape
+        total = torch.zeros(shape, dtype=_wide(self.dtype), device=self.device)
+        for sequence, dx in zip(sequences, upstream):
+            total.index_add_(0, sequence.tokens[0], dx[0].to(self.device, total.dtype))
+        self.take("embedding.weight", total.double().cpu().numpy())
+
+
+class _Head(nn.Module):
+    """What follows the last layer, under the names that it has in the decoder."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.norm = model.RMSNorm(spec.hidden, spec.norm_eps)
+        self.head = nn.Linear(spec.hidden, spec.vocab, bias=False)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        logits = self.head(self.norm(x).flatten(0, 1))
+        return model.cross_entropy(logits, labels.flatten())
+
+
+class _Gradients:
+    """Gradients of a module's parameters, summed over tiles and sequences in float32 or wider."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        self._parameters = dict(module.named_parameters())
+        self._sums: Dict[str, Tensor] = {}
+        self._dtype = _wide(dtype)
+
+    def add(
+        self, outputs: Sequence[Tensor], upstream: Sequence[Tensor], inputs: List[Tensor]
+    ) -> List[Tensor]:
+        """Add what `outputs` tells of the parameters; returns the gradients of `inputs`."""
+        names, parameters = list(self._parameters), list(self._parameters.values())
+        found = torch.autograd.grad(outputs, [*inputs, *parameters], upstream, allow_unused=True)
+        for name, gradient in zip(names, found[len(inputs) :]):
+            if gradient is None:  # of the layer's other half
+                continue
+            if name in self._sums:
+                self._sums[name] += gradient
+            else:
+                self._sums[name] = gradient.to(self._dtype)
+        return list(found[: len(inputs)])
+
+    def hand_over(self, prefix: str, take: Take) -> None:
+        """Tell `take` what has come together."""
+        for name, total in self._sums.items():
+            take(prefix + name, total.double().cpu().numpy())
+
+
+def _before_attention(
+    block: model.Block, x: Tensor, cos: Tensor, sin: Tensor
+) -> Tuple[Tensor, Tensor, Tensor]:
+    return block.attention.project(block.attention_norm(x), cos, sin)
+
+
+def _after_attention(block: model.Block, x: Tensor, attended: Tensor) -> Tensor:
+    x = x + block.attention.o(attended.flatten(2))
+    return x + block.ffn(block.ffn_norm(x))
+
+
+def _tiles(x: Tensor, tile: int) -> Iterator[slice]:
+    """Slices of the sequence of `x` [1, seq, …]."""
+    for start in range(0, x.shape[1], tile):
+        yield slice(start, min(start + tile, x.shape[1]))
+
+
+def _leaf(x: Tensor) -> Tensor:
+    return x.detach().requires_grad_()
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _nothing() -> None:
+    """No sign of life is asked for."""

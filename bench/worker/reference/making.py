@@ -1,0 +1,132 @@
+"""Makes what a reference folder lacks, each file whole or not at all."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench import theory
+from bench.record import GradientMode
+from bench.trial import Configuration
+from bench.worker import model
+from bench.worker.metrics.gradient import Comparison, combine, compare
+from bench.worker.reference import layers, whole
+from bench.worker.reference.files import Reference, Take, new_vector, noise_file, write_json
+from bench.worker.reference.initial import link_weights
+
+Beat = Optional[Callable[[], None]]
+
+
+def missing(folder: Path, configuration: Configuration, check: GradientMode) -> List[str]:
+    """What `create` would have to make: `weights`, and for `exact` also `gradient` and `noise`."""
+    wanted = {"weights": folder / "weights.npy"}
+    if check == "exact":
+        wanted["gradient"] = folder / "reference.json"
+        wanted["noise"] = noise_file(folder, configuration)
+    return [part for part, path in wanted.items() if not path.exists()]
+
+
+def create(
+    folder: Path,
+    configuration: Configuration,
+    check: GradientMode,
+    *,
+    by_layers: Optional[bool] = None,
+    beat: Beat = None,
+) -> None:
+    """Make what `check` needs and `folder` lacks, on the first GPU where the trial runs on GPUs.
+
+    `by_layers` is for tests: None does as `theory.reference_by_layers` says. `beat` is called
+    now and then, as a sign of life, where the reference is made by layers.
+
+    Raises:
+        OSError: there is no room for the files.
+        torch.OutOfMemoryError, or MemoryError: there is no memory for the reference.
+    """
+    parts = missing(folder, configuration, check)
+    folder.mkdir(parents=True, exist_ok=True)
+    if by_layers is None:
+        by_layers = theory.reference_by_layers(configuration)
+    if "weights" in parts:
+        link_weights(folder, configuration)
+    if "gradient" in parts:
+        _gradient(folder, configuration, by_layers, beat)
+    if "noise" in parts:
+        _noise(folder, configuration, by_layers, beat)
+
+
+def _gradient(folder: Path, configuration: Configuration, by_layers: bool, beat: Beat) -> None:
+    """The float64 gradient and loss."""
+    weights = Reference(folder, configuration.model).weights()
+    shapes = model.parameter_shapes(configuration.model)
+    device, began = _device(configuration), time.monotonic()
+    with new_vector(folder / "gradient.npy", shapes, np.float64) as gradient:
+
+        def take(name: str, value: np.ndarray) -> None:
+            gradient[name][...] = value
+
+        loss = _computed(configuration, weights, torch.float64, take, by_layers, beat)
+    content = {
+        "loss": loss,
+        "torch": torch.__version__,
+        "by": "layers" if by_layers else "whole",
+        "device": _device_name(device),
+        "seconds": round(time.monotonic() - began, 3),
+        "peak_bytes": _peak_bytes(device),
+    }
+    write_json(folder / "reference.json", content)
+
+
+def _noise(folder: Path, configuration: Configuration, by_layers: bool, beat: Beat) -> None:
+    """The error of one process in the trial's dtype, one parameter in memory at a time."""
+    reference = Reference(folder, configuration.model)
+    exact = reference.gradient()
+    found: Dict[str, Comparison] = {}
+
+    def take(name: str, value: np.ndarray) -> None:
+        found[name] = compare(value, exact[name])
+
+    dtype = getattr(torch, configuration.dtype)
+    _computed(configuration, reference.weights(), dtype, take, by_layers, beat)
+    content = {
+        "overall": combine(found.values()).relative_error,
+        "parameters": {name: found[name].relative_error for name in exact},
+    }
+    write_json(noise_file(folder, configuration), content)
+
+
+def _computed(
+    configuration: Configuration,
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    take: Take,
+    by_layers: bool,
+    beat: Beat,
+) -> float:
+    if by_layers:
+        device = _device(configuration)
+        return layers.loss_and_gradient(
+            configuration, weights, dtype, take, device=device, beat=beat
+        )
+    return whole.loss_and_gradient(configuration, weights, dtype, take)
+
+
+def _device(configuration: Configuration) -> torch.device:
+    return torch.device("cuda:0" if configuration.comm.device == "cuda" else "cpu")
+
+
+def _device_name(device: torch.device) -> str:
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "cpu"
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """Most memory so far: of the GPU's allocator, or of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,121 @@
+"""The reference by layers beside the one that keeps the whole graph; prints how far they are apart.
+
+Arguments: configurations as JSON, a list. Sizes are small, so that every loop has a rest.
+"""
+
+import gc
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.trial import Configuration
+from bench.worker import reference
+from bench.worker.metrics.gradient import combine, compare
+from bench.worker.reference import blocks, layers, whole
+
+SIZES = layers.Sizes(block=7, tile=9, loss_tile=5)
+
+
+def gradient(make, *arguments, **named):
+    """Gradient by name, and the loss."""
+    found = {}
+    loss = make(*arguments, found.__setitem__, **named)
+    return found, loss
+
+
+def apart(found, expected):
+    """The largest relative error of a parameter or of the loss."""
+    errors = [compare(found[0][name], expected[0][name]).relative_error for name in expected[0]]
+    return max(*errors, abs(found[1] / expected[1] - 1))
+
+
+def with_fault(module, name, fault, *arguments, **named):
+    right = getattr(module, name)
+    setattr(module, name, fault)
+    try:
+        return gradient(layers.loss_and_gradient, *arguments, **named)
+    finally:
+        setattr(module, name, right)
+
+
+def without_the_last_key_block(queries, block):
+    right = list(blocks.query_blocks(queries.stop, block))
+    return right[:-1] or right
+
+
+def later_keys_seen(rows, keys, queries, part):
+    return rows @ keys.transpose(-1, -2)
+
+
+def first_sequence_only(configuration, device):
+    return right_sequences(configuration, device)[:1]
+
+
+right_sequences = layers._sequences
+FAULTS = {
+    "last key block dropped": (blocks, "key_blocks", without_the_last_key_block),
+    "not causal": (blocks, "_scores", later_keys_seen),
+    "one sequence only": (layers, "_sequences", first_sequence_only),
+}
+
+
+def noise(make, one, weights, exact, dtype, **named):
+    found, _ = gradient(make, one, weights, dtype, **named)
+    return combine(compare(found[name], exact[name]) for name in exact).relative_error
+
+
+def files(one, folder, by_layers):
+    """What `create` leaves, and how `reference.json` says it was made."""
+    place = Path(folder) / str(by_layers) / one.reference_key
+    beats = []
+    reference.create(place, one, "exact", by_layers=by_layers, beat=lambda: beats.append(1))
+    stored = reference.Reference(place, one.model)
+    value = np.load(place / "gradient.npy", mmap_mode="r")
+    return {
+        "names": sorted(path.name for path in place.iterdir()),
+        "gradient": [str(value.dtype), value.shape[0], (place / "gradient.npy").stat().st_size],
+        "how": json.loads((place / "reference.json").read_text()),
+        "noise": stored.noise(one).overall,
+        "missing": reference.missing(place, one, "exact"),
+        "beats": len(beats),
+    }
+
+
+def initial_weights(one, folder):
+    return hashlib.sha256((folder / one.reference_key / "weights.npy").read_bytes()).hexdigest()
+
+
+def main():
+    torch.set_num_threads(1)
+    gc.freeze()
+    configurations = [Configuration.model_validate(one) for one in json.loads(sys.argv[1])]
+    result = {"apart": [], "faults": {}, "noise": {}, "files": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for one in configurations:
+            place = Path(folder) / one.reference_key
+            reference.create(place, one, "off")
+            weights = reference.Reference(place, one.model).weights()
+            expected = gradient(whole.loss_and_gradient, one, weights, torch.float64)
+            found = gradient(layers.loss_and_gradient, one, weights, torch.float64, sizes=SIZES)
+            result["apart"].append(apart(found, expected))
+        for name, fault in FAULTS.items():
+            found = with_fault(*fault, one, weights, torch.float64, sizes=SIZES)
+            result["faults"][name] = apart(found, expected)
+        for dtype in (torch.float32, torch.bfloat16):
+            result["noise"][str(dtype)] = [
+                noise(whole.loss_and_gradient, one, weights, expected[0], dtype),
+                noise(layers.loss_and_gradient, one, weights, expected[0], dtype, sizes=SIZES),
+            ]
+        for by_layers in (False, True):
+            result["files"]["layers" if by_layers else "whole"] = files(one, folder, by_layers)
+        result["weights"] = initial_weights(configurations[0], Path(folder))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

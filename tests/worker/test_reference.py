@@ -1,0 +1,65 @@
+"""The exact reference: by layers it is what the whole graph gives; its files keep their form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import TINY, configure
+
+pytestmark = pytest.mark.environment
+
+INITIAL_WEIGHTS = "20c2279f29b2593df7696ba30b61276002a0d9f7de55431dae20561f0c62bd00"
+"""SHA-256 of `weights.npy` of TINY, seed 0, from before it was written parameter by parameter."""
+
+CASES: list[dict[str, Any]] = [
+    {"mask": "none", "world": 2},
+    {"mask": "prompt", "world": 2, "model": TINY.model_copy(update={"kv_heads": 8, "layers": 1})},
+    {"mask": "empty_shard", "world": 2, "model": TINY.model_copy(update={"kv_heads": 1})},
+    {"mask": "ragged", "world": 1, "sp": 1, "seq_len": 6},  # less than a block
+    {"mask": "ragged", "world": 1, "sp": 1, "seq_len": 63},  # blocks and tiles without a rest
+    {"micro_batch": 2, "world": 2},
+    {"micro_batch": 2, "model": TINY.model_copy(update={"layers": 3})},  # dp 2
+]
+
+
+def cases() -> str:
+    """74 tokens are no multiple of the blocks of 7, the tiles of 9 and the loss tiles of 5."""
+    made = [configure(**{"seq_len": 74, "zero": 1, **case}) for case in CASES]
+    return json.dumps([one.model_dump(mode="json") for one in made])
+
+
+@pytest.mark.parametrize("environment", ["torch-2.2", "torch-2.13"])
+def test_by_layers_it_is_the_same(run_inside: Callable[..., Any], environment: str) -> None:
+    found = run_inside(environment, "reference_layers.py", cases())
+    for case, apart in zip(CASES, found["apart"], strict=True):
+        assert apart < 1e-10, case
+    # and a comparison that sees what would be wrong: the last case has 4 sequences
+    for fault, apart in found["faults"].items():
+        assert apart > 1e-2, fault
+    for dtype, (whole, layers) in found["noise"].items():
+        assert layers == pytest.approx(whole, rel=0.3), dtype
+    assert 1e-7 < found["noise"]["torch.float32"][0] < 1e-6
+    assert 1e-3 < found["noise"]["torch.bfloat16"][0] < 2e-2
+
+    whole, layers = found["files"]["whole"], found["files"]["layers"]
+    for one in (whole, layers):
+        assert [name.split("-")[0] for name in one["names"]] == [
+            "gradient.npy",
+            "noise",
+            "reference.json",
+            "weights.npy",
+        ]
+        assert one["names"][1].startswith("noise-float32-2.")
+        assert one["missing"] == []
+    assert whole["gradient"] == layers["gradient"]
+    assert (whole["how"]["by"], layers["how"]["by"]) == ("whole", "layers")
+    assert layers["how"]["loss"] == pytest.approx(whole["how"]["loss"], rel=1e-12)
+    assert layers["how"]["device"] == "cpu"
+    assert layers["how"]["peak_bytes"] > 0
+    # gradient and noise: embedding, 3 layers forward, the loss, 3 layers backward, 4 sequences
+    assert (whole["beats"], layers["beats"]) == (0, 2 * 4 * 8)
+    assert found["weights"] == INITIAL_WEIGHTS
