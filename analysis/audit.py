@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.selection import text_of
-from analysis.table import natural, varying_axes
+from analysis.table import NOT_COMPARED, natural, varying_axes
+from analysis.wording import marked
 
 NAMED_BY_STATUS = ("oom", "hang", "timeout", "unsupported", "environment")
 """Failures that their status names best; an error or a crash is named by what was raised."""
@@ -244,15 +245,21 @@ def _outcome(trial: Any) -> Cell:
         failure = str(trial.failure or trial.status)
         return Cell("failed", _failure_name(trial.status, failure), failure)
     if not isinstance(trial.gradient_verdict, str):
-        return Cell("unknown", "not compared")
+        return Cell("unknown", NOT_COMPARED, _why(trial.gradient_reason))
     verdict = trial.gradient_verdict
     text = "×1" if verdict == "match" else verdict
     if verdict == "scaled":
         text = FRACTIONS.get(trial.gradient_scale_label, trial.gradient_scale_label)
+    text = marked(text, trial.gradient_mode)
     known = not pd.isna(trial.gradient_ranks_agree) and not pd.isna(trial.gradient_scale)
     if known and not trial.gradient_ranks_agree:  # without a scale nothing could be compared
         return Cell("mixed", f"{text}, ranks differ")
     return Cell(verdict, text)
+
+
+def _why(reason: Any) -> str:
+    """Why nothing was compared; empty where nobody asked for it."""
+    return reason.removeprefix(f"{NOT_COMPARED}: ") if isinstance(reason, str) else ""
 
 
 def _failure_name(status: str, failure: str) -> str:

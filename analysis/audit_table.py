@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.audit import Cell, Facet, cases, facets, sentences
-from analysis.table import closing_line, constants
+from analysis.table import closing_line, constants, marks
 
 STYLES = {"match": "green", "scaled": "yellow", "unknown": "dim"}
 """How a cell is coloured; whatever is not here is red."""
@@ -43,7 +43,7 @@ def render(frame: pd.DataFrame, console: Console) -> None:
         for note in notes(facet):
             console.print(note, style="dim", highlight=False, markup=False)
     console.print()
-    for line in (LEGEND, *emulation(frame)):
+    for line in (LEGEND, *marks(frame), *emulation(frame)):
         console.print(line, style="dim", highlight=False, markup=False)
     console.print(closing_line(frame), highlight=False)
 
@@ -56,7 +56,7 @@ def markdown(frame: pd.DataFrame) -> str:
         lines += [_line(header(facet)), _line(["---"] * len(header(facet)))]
         lines += [_line([*row.values, *(cell.text for cell in row.cells)]) for row in facet.rows]
         lines += ["", *(f"{_escaped(note)}  " for note in notes(facet)), ""]
-    return "\n".join(lines + [f"{line}.  " for line in emulation(frame)]).rstrip()
+    return "\n".join(lines + [f"{line}.  " for line in (*marks(frame), *emulation(frame))]).rstrip()
 
 
 def as_json(frame: pd.DataFrame) -> str:

@@ -237,7 +237,7 @@ def _point(
 
 def _side(trials: pd.DataFrame | None) -> Side:
     if trials is None:
-        return Side(None, {}, "", None, None, None, "", None, "", 0, False, True)
+        return Side(None, {}, "", None, None, None, "", None, "", "", "", 0, False, True)
     peak = trials.peak_memory_bytes.max()
     scales = trials.gradient_scale.dropna().tolist()
     return Side(
@@ -250,6 +250,8 @@ def _side(trials: pd.DataFrame | None) -> Side:
         gradient_verdict=_distinct(trials.gradient_verdict),
         gradient_scale=median(scales) if scales else None,
         gradient_scale_label=_distinct(trials.gradient_scale_label),
+        gradient_mode=_distinct(trials.gradient_mode[trials.gradient_verdict.notna()]),
+        gradient_reason=_distinct(trials.gradient_reason[trials.status == "ok"]),
         noisy=int((trials.noisy != "").sum()),
         emulated=bool(trials.emulated.any()),
         timings_valid=bool(trials.timings_valid.all()),

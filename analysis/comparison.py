@@ -47,6 +47,10 @@ class Side:
     """Median over rounds of the factor between gradient and reference."""
     gradient_scale_label: str
     """`×1`, `×2`, `×1/2` or the number; empty: not compared."""
+    gradient_mode: str
+    """What it was compared with: `exact`, `proxy`, …; empty: not compared, or not said."""
+    gradient_reason: str
+    """Why it was not compared; empty where it was, or nobody asked."""
     noisy: int
     """Trials that ran while the machine was not quiet."""
     emulated: bool

@@ -68,6 +68,8 @@ def _side(name: str, side: Side) -> dict[str, Any]:
         "peak_memory_bytes": side.peak_memory_bytes,
         "gradient_verdict": side.gradient_verdict,
         "gradient_scale": side.gradient_scale,
+        "gradient_mode": side.gradient_mode,
+        "gradient_reason": side.gradient_reason,
         "noisy": side.noisy,
         "emulated": side.emulated,
         "timings_valid": side.timings_valid,

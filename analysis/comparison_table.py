@@ -14,6 +14,8 @@ from analysis.comparison_export import as_csv, as_json
 from analysis.selection import text_of
 from analysis.sentences import label, sentences
 from analysis.statistics import FASTER, SLOWER, Ratio
+from analysis.table import NOT_COMPARED
+from analysis.wording import marked
 from bench.record import PHASES
 
 STYLES = {FASTER: "green", SLOWER: "red"}
@@ -183,7 +185,8 @@ def _ratio(ratio: Ratio) -> tuple[str, str]:
 def _gradient(side: Side) -> str:
     """The verdict; a scale stands for `scaled`."""
     scaled = side.gradient_verdict == "scaled"
-    return side.gradient_scale_label if scaled else side.gradient_verdict or "–"
+    verdict = side.gradient_scale_label if scaled else side.gradient_verdict
+    return marked(verdict, side.gradient_mode) or (NOT_COMPARED if side.gradient_reason else "–")
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from analysis.comparison import NO_NUMBER, NOT_VALID, Comparison, Effect, Point,
 from analysis.places import where
 from analysis.selection import UPGRADED, WORKAROUND
 from analysis.statistics import FASTER, FEWEST, NO_DIFFERENCE, SLOWER, TOO_FEW, Ratio
+from analysis.wording import marked
 
 _NAMED = ("environment", "loss")
 _ORDER = (FASTER, SLOWER, NO_DIFFERENCE, TOO_FEW, NOT_VALID, NO_NUMBER)
@@ -186,15 +187,19 @@ def _gradients(comparison: Comparison) -> Iterator[str]:
     for text, place, _ in _grouped(comparison, both):
         if text:
             yield f"{place}{text}."
+    sides = [side for point in comparison.points for side in (point.baseline, point.candidate)]
+    for reason in dict.fromkeys(side.gradient_reason for side in sides):
+        if reason:
+            yield f"gradients {reason}."
 
 
 def _gradient(side: Side) -> str:
     """`right`, `twice too large`; empty where it was not compared."""
     if side.gradient_verdict == "scaled":
-        return _scaled(side.gradient_scale_label)
+        return marked(_scaled(side.gradient_scale_label), side.gradient_mode)
     verdicts = {"match": "right", "wrong": "wrong in direction", "none": "missing", "": ""}
     mixed = f"not the same in all rounds ({side.gradient_verdict})"
-    return verdicts.get(side.gradient_verdict, mixed)
+    return marked(verdicts.get(side.gradient_verdict, mixed), side.gradient_mode)
 
 
 def _scaled(scale: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,8 @@ from rich.text import Text
 
 from analysis.columns import AXES
 from analysis.statistics import figure_of_rounds
+from analysis.wording import marked
+from bench.record import MODE_MARKS
 
 METHODS = ("comm", "environment", "attention", "loss")
 """Axes that are compared at a point; the others say which point it is."""
@@ -20,9 +23,16 @@ METHODS = ("comm", "environment", "attention", "loss")
 STYLES = {"ok": "green", "unsupported": "dim", "match": "green", "scaled": "yellow"}
 """How a status or verdict is coloured; whatever is not here is red."""
 
+MODES = {
+    "proxy": f"{MODE_MARKS['proxy']}: the gradient of the same trial with two layers",
+    "directional": f"{MODE_MARKS['directional']}: the gradient's product with one direction",
+}
+"""What a mark beside a verdict means."""
+
 RIGHT = ("tokens/s", "interval", "noisy")
 WRAPPED = "gradient or failure"
 """The one column that may take several lines."""
+NOT_COMPARED = "not compared"
 GAP = 1
 """Blanks between columns."""
 
@@ -106,7 +116,6 @@ def _row(config_hash: Any, trials: pd.DataFrame, axes: list[str]) -> dict[str, A
     rates = trials.tokens_per_s.dropna().tolist()
     figure = figure_of_rounds(rates) if rates else None
     counts = trials.status.value_counts()
-    compared = trials[trials.gradient_verdict.notna()]
     return {
         "config_hash": config_hash,
         **{name: trials[name].iloc[0] for name in axes},
@@ -117,7 +126,7 @@ def _row(config_hash: Any, trials: pd.DataFrame, axes: list[str]) -> dict[str, A
         "tokens_per_s_high": figure.interval.high if figure else math.nan,
         "level": figure.interval.level if figure else math.nan,
         "peak_memory_bytes": trials.peak_memory_bytes.max(),
-        "gradient": _distinct(compared.gradient_verdict + " " + compared.gradient_scale_label),
+        "gradient": _distinct(_gradients(trials)),
         "failure": _distinct(trials.failure.dropna()),
         "noisy": int((trials.noisy != "").sum()),
         "emulated": bool(trials.emulated.any()),
@@ -125,7 +134,17 @@ def _row(config_hash: Any, trials: pd.DataFrame, axes: list[str]) -> dict[str, A
     }
 
 
-def _distinct(texts: pd.Series) -> str:
+def _gradients(trials: pd.DataFrame) -> Iterator[str]:
+    """`match ×1`, `scaled ×2 (2-layer proxy)`, `not compared` for each trial that has one."""
+    for one in trials.itertuples():
+        if isinstance(one.gradient_verdict, str):
+            said = f"{one.gradient_verdict} {one.gradient_scale_label}"
+            yield marked(said, one.gradient_mode)
+        elif one.status == "ok" and isinstance(one.gradient_reason, str):
+            yield NOT_COMPARED
+
+
+def _distinct(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
@@ -209,6 +228,8 @@ def _widths(cells: pd.DataFrame) -> list[int]:
 def _coloured(name: str, text: str) -> Text:
     if name not in ("status", WRAPPED) or not text:
         return Text(text)
+    if text == NOT_COMPARED:
+        return Text(text, style="dim")
     mixed = ", " in text if name == "status" else "; " in text
     return Text(text, style="red" if mixed else STYLES.get(text.split(" ")[0], "red"))
 
@@ -230,6 +251,7 @@ def _legend(frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     lines = []
     if table.rounds.any():
         lines.append(_rounds_line(table[table.rounds > 0]))
+    lines += reasons(frame)
     emulated = sorted(frame[frame.emulated].comm.unique())
     for name in emulated:
         lines.append(f"comm {name}: torch's NCCL code path emulated on gloo")
@@ -239,6 +261,18 @@ def _legend(frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     if noisy:
         lines.append(f"noisy: {_plural(noisy, 'trial')} ran while the machine was not quiet")
     return lines
+
+
+def reasons(frame: pd.DataFrame) -> list[str]:
+    """Why gradients were not compared, each reason once; and what marked verdicts are."""
+    lines = list(dict.fromkeys(frame[frame.status == "ok"].gradient_reason.dropna()))
+    return lines + marks(frame)
+
+
+def marks(frame: pd.DataFrame) -> list[str]:
+    """What stands beside a verdict, a line for each mode that judged one otherwise than exactly."""
+    compared = frame[frame.gradient_verdict.notna()]
+    return [text for mode, text in MODES.items() if (compared.gradient_mode == mode).any()]
 
 
 def _rounds_line(timed: pd.DataFrame) -> str:

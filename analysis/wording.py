@@ -6,11 +6,19 @@ import difflib
 import math
 from collections.abc import Iterable
 
+from bench.record import MODE_MARKS
+
 
 def hint(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'sp'?`, the nearest of `known`; empty when none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def marked(text: str, mode: object) -> str:
+    """`text` with what its verdict was judged by: `match (2-layer proxy)`; alone where `exact`."""
+    mark = MODE_MARKS.get(str(mode))
+    return f"{text} ({mark})" if mark and text else text
 
 
 def span(values: Iterable[float], kind: str) -> str:

@@ -27,6 +27,8 @@ READABLE_VERSIONS = frozenset({1, 2})
 
 GradientMode = Literal["exact", "proxy", "sketch", "directional", "off"]
 """A `gradient_check` that is decided: `auto` has become one of these."""
+MODE_MARKS = {"proxy": "2-layer proxy", "directional": "directional"}
+"""What stands beside a verdict, for people, that is not of the trial's whole gradient."""
 
 PHASES = ("forward", "aggregate", "backward", "optimizer")
 """The parts of a measured step, in order; `step` is their whole, timed on its own."""

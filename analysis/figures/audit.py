@@ -23,6 +23,7 @@ from analysis.figures.style import (
     tile,
     wrapped,
 )
+from analysis.table import NOT_COMPARED, marks, reasons
 
 MAX_FACETS, MAX_ROWS = 6, 40
 ROW_INCHES = 0.24
@@ -45,7 +46,10 @@ def gradient_matrix(frame: pd.DataFrame) -> Figure:
     Environments, rows and stages whose cells are equal are drawn once.
     """
     if frame.empty or (frame.gradient_verdict.isna().all() and (frame.status == "ok").all()):
-        return blank("No gradient was compared", "gradient_check was off, or there are no trials.")
+        why = " ".join(f"{line}." for line in reasons(frame)) if len(frame) else ""
+        return blank(
+            "No gradient was compared", why or "gradient_check was off, or there are no trials."
+        )
     found = facets(frame)
     shown = found[:MAX_FACETS]
     heights = [ROW_INCHES * (min(len(facet.rows), MAX_ROWS) + 3) for facet in shown]
@@ -54,8 +58,12 @@ def gradient_matrix(frame: pd.DataFrame) -> Figure:
         _panel(ax, facet)
     kinds = {cell.kind for facet in shown for row in facet.rows for cell in row.cells}
     legend = [_patch(kind) for kind in MEANING if kind in kinds]
-    notes = [f"{line}." for line in emulation(frame)]
-    notes += [f"Failed: {note}." for facet in shown for note in failures(facet)]
+    notes = [f"{line}." for line in (*marks(frame), *emulation(frame))]
+    notes += [
+        f"{note}." if note.startswith(NOT_COMPARED) else f"Failed: {note}."
+        for facet in shown
+        for note in failures(facet)
+    ]
     if len(found) > len(shown):
         notes.append(f"{len(shown)} of {len(found)} groups of environments are shown.")
     if any(len(facet.rows) > MAX_ROWS for facet in shown):

@@ -22,7 +22,8 @@ from analysis.figures.style import (
     tile,
     wrapped,
 )
-from analysis.table import natural
+from analysis.table import NOT_COMPARED, natural, reasons
+from analysis.wording import marked
 
 WORST_FIRST = ("wrong", "none", "scaled", "match")
 MAX_SIDES, MAX_SPLITS = 8, 40
@@ -54,7 +55,10 @@ def gradient_audit(frame: pd.DataFrame) -> Figure:
     A cell takes all sequence lengths and rounds together and shows the worst verdict among them.
     """
     if frame.empty or (frame.gradient_verdict.isna().all() and (frame.status == "ok").all()):
-        return blank("No gradient was compared", "gradient_check was off, or there are no trials.")
+        why = " ".join(f"{line}." for line in reasons(frame)) if len(frame) else ""
+        return blank(
+            "No gradient was compared", why or "gradient_check was off, or there are no trials."
+        )
     cells = audit(frame)
     sides = list(dict.fromkeys(side for side, _ in cells))
     splits = list(dict.fromkeys(split for _, split in cells))
@@ -84,6 +88,7 @@ def gradient_audit(frame: pd.DataFrame) -> Figure:
     notes = [
         "Factor to the exact float64 reference, and relative error: all sequence lengths and "
         "rounds together, the worst is shown.",
+        *(f"{line}." for line in reasons(frame)),
         *left,
     ]
     return finish(figure, _message(cells), "; ".join(spoken), notes, legend)
@@ -120,7 +125,9 @@ def gradient_table(frame: pd.DataFrame) -> pd.DataFrame:
                 "split": order.panel,
                 "tokens": f"{trials.seq_len.iloc[0]:,}",
                 "side": order.series,
-                "verdict": ", ".join(dict.fromkeys(compared.gradient_verdict)),
+                "verdict": ", ".join(
+                    dict.fromkeys(map(marked, compared.gradient_verdict, compared.gradient_mode))
+                ),
                 "scale": ", ".join(dict.fromkeys(compared.gradient_scale_label.dropna())),
                 **{
                     label: _scientific(compared[f"gradient_{name}"].median())
@@ -141,12 +148,16 @@ def _cell(trials: pd.DataFrame) -> Cell:
     compared = trials[trials.gradient_verdict.notna()]
     failure = "; ".join(dict.fromkeys(map(str, trials.failure.dropna())))
     if compared.empty:
-        return Cell("failed", failure) if failure else Cell("unknown", "not compared")
+        return Cell("failed", failure) if failure else Cell("unknown", NOT_COMPARED)
     kind = min(compared.gradient_verdict, key=WORST_FIRST.index)
     worst = compared[compared.gradient_verdict == kind]
     scales = ", ".join(dict.fromkeys(map(str, worst.gradient_scale_label.dropna())))
     error = worst.gradient_relative_error.max()
-    parts = [scales or kind, f"error {error:.1e}" if error == error else "error unknown"]
+    mode = worst.gradient_mode.iloc[0]
+    parts = [
+        marked(scales or kind, mode),
+        f"error {error:.1e}" if error == error else "error unknown",
+    ]
     if failure:
         parts.append(f"✕ {len(trials) - len(compared):,} of {len(trials):,} failed")
     return Cell(kind, "\n".join(parts))

@@ -55,7 +55,8 @@ class Cell:
         if g is not None:
             judged = {"verdict": g.verdict, "scale": g.scale, "label": g.scale_label}
             judged["residual"] = g.residual
-        return cls(loss, zero, record.status, error=error, reason=record.reason, **judged)
+        reason = record.reason or record.gradient_reason
+        return cls(loss, zero, record.status, error=error, reason=reason, **judged)
 
     @property
     def right(self) -> bool:
@@ -69,7 +70,7 @@ class Cell:
             return self.error or self.status.value
         if self.verdict == "scaled":
             return self.label
-        return "right" if self.right else self.verdict or "not judged"
+        return "right" if self.right else self.verdict or "not compared"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from bench.controller.doctor import Audit, losses
 from bench.controller.doctor_collectives import Survey
 from bench.controller.doctor_recipe import Cell, Recipe
 from bench.controller.self_test import UNTOUCHED, Mutant
+from bench.record import Status
 
 
 def show(audit: Audit, console: Console) -> None:
@@ -181,6 +182,8 @@ def _survey(survey: Survey, console: Console) -> None:
 
 
 def _fault(cell: Cell) -> str:
+    if cell.error is None and cell.verdict is None and cell.status is Status.OK:
+        return cell.reason or "gradient not compared"
     return f"gradient {cell.text}" if cell.error is None else cell.reason or cell.error
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from bench import theory
 from bench.controller.precision import Widths
-from bench.record import Record, Status
+from bench.record import MODE_MARKS, Record, Status
 from bench.rounds import slowest
 from bench.trial import Configuration, Trial
 
@@ -100,7 +100,10 @@ def _figures(record: Record) -> Iterator[str]:
         yield f"{tokens:,.0f} tokens/s"
     if record.gradient is not None:
         scale = f" {record.gradient.scale_label}" if record.gradient.verdict == "scaled" else ""
-        yield f"gradient {record.gradient.verdict}{scale}"
+        mark = MODE_MARKS.get(record.gradient.mode)
+        yield f"gradient {record.gradient.verdict}{scale}" + (f" ({mark})" if mark else "")
+    elif record.gradient_reason is not None:
+        yield "gradient not compared"
 
 
 def width(half: float) -> str:

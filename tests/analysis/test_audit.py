@@ -52,6 +52,13 @@ def texts(facet: Facet) -> dict[tuple[str, ...], tuple[str, ...]]:
         (ok(gradient=WRONG), ("wrong", "wrong", "")),
         (ok(gradient=gradient(verdict="none", scale=0.0)), ("none", "none", "")),
         (ok(gradient=None), ("unknown", "not compared", "")),
+        (
+            ok(gradient=None, gradient_mode="off", gradient_reason="not compared: 3 h; so"),
+            ("unknown", "not compared", "3 h; so"),
+        ),
+        (ok(gradient_mode="exact"), ("match", "×1", "")),
+        (ok(gradient_mode="proxy"), ("match", "×1 (2-layer proxy)", "")),
+        (ok(gradient=TWICE, gradient_mode="directional"), ("scaled", "×2 (directional)", "")),
         (failed(), ("failed", "IndexError", "IndexError in backward, ranks 2,3")),
         (
             failed(errors=[error(1, "builtins.ValueError"), error(2), error(0), error(3)]),

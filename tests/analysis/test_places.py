@@ -12,7 +12,7 @@ from analysis.places import listed, where
 from analysis.statistics import ratio_of
 
 AXES = ("zero", "sp", "dp", "seq_len")
-NOTHING = Side(None, {}, "", None, None, None, "", None, "", 0, False, True)
+NOTHING = Side(None, {}, "", None, None, None, "", None, "", "", "", 0, False, True)
 
 
 def points() -> list[Point]:

@@ -148,3 +148,14 @@ def test_labels() -> None:
     assert label(UPGRADE) == "torch-2.13 with all_gather"
     assert label({"loss": "local"}) == "local"
     assert label({"environment": "a", "zero": "1", "sp": "2"}) == "a zero=1 sp=2"
+
+
+def test_what_a_gradient_was_judged_by_is_said_and_why_it_was_not(tmp_path: Path) -> None:
+    proxy = {"gradient": gradient(mode="proxy"), "gradient_mode": "proxy"}
+    lacks = {"gradient": None, "gradient_mode": "off", "gradient_reason": "not compared: 3 h"}
+    baseline = timed(WORKAROUND, 1.0, **proxy)
+    assert (
+        "The workaround's gradient is right (2-layer proxy) and all_gather's was not compared."
+        in (found := said(tmp_path, *baseline, *timed(UPGRADE, 1.0, **lacks)))
+    )
+    assert "Gradients not compared: 3 h." in found

@@ -51,6 +51,27 @@ def test_summary_has_a_row_per_configuration_sorted_by_its_axes(sweep):
     ]
 
 
+def test_how_a_gradient_was_judged_stands_beside_its_verdict(tmp_path):
+    twice = factories.gradient(mode="proxy", verdict="scaled", scale=2.0, scale_label="×2")
+    why = "not compared: the exact reference would take about 3 h; gradient_check=proxy compares"
+    factories.write(
+        tmp_path,
+        factories.ok(zero=0, gradient_mode="exact"),
+        factories.ok(zero=1, gradient_mode="proxy", gradient=twice),
+        factories.ok(zero=2, gradient=None, gradient_mode="off", gradient_reason=why),
+        factories.ok(zero=3, gradient=None, gradient_check="off", gradient_mode="off"),
+    )
+    frame = load(tmp_path)
+    assert summary(frame).gradient.tolist() == [
+        "match ×1", "scaled ×2 (2-layer proxy)", "not compared", ""
+    ]  # fmt: skip
+    lines = shown(frame).splitlines()
+    assert [line for line in lines if line.startswith(("not compared", "2-layer"))] == [
+        why,
+        "2-layer proxy: the gradient of the same trial with two layers",
+    ]
+
+
 def test_summary_of_rounds(sweep):
     row = summary(sweep).iloc[1]
     # 2 replicas of 512 tokens in 0.5, 0.25 and 1 s.

@@ -122,7 +122,9 @@ def test_cells_of_records() -> None:
     found = Cell.of("local", 1, ok(gradient=twice))
     assert (found.right, found.text, found.scale) == (False, "×2", 2.0)
     assert Cell.of("local", 1, ok(gradient=gradient(verdict="wrong"))).text == "wrong"
-    assert Cell.of("local", 1, ok(gradient=None)).text == "not judged"
+    assert Cell.of("local", 1, ok(gradient=None)).text == "not compared"
+    lacking = Cell.of("local", 1, ok(gradient=None, gradient_reason="not compared: too large"))
+    assert (lacking.text, lacking.reason) == ("not compared", "not compared: too large")
     assert Cell.of("local", 1, failed()).text == "IndexError"
     assert Cell.of("local", 1, failed(Status.HANG)).text == "hang"
 

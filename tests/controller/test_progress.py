@@ -12,6 +12,7 @@ from bench.controller.precision import Widths
 from bench.controller.progress import LiveDisplay, axes, describe, display, outcome
 from bench.record import RankError, RankSamples, Record, Status
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
+from tests.factories import gradient
 
 MODEL = ModelSpec(name="m", layers=1, hidden=16, heads=4, kv_heads=4, ffn=8, vocab=8)
 
@@ -77,6 +78,16 @@ def test_axes_within_one_model_are_its_fields() -> None:
             ),
             "ok 2,560 tokens/s (1.2 s)",
             id="ok",
+        ),
+        pytest.param(
+            record(trial(), gradient=gradient(mode="proxy", verdict="scaled", scale_label="×2")),
+            "ok gradient scaled ×2 (2-layer proxy) (1.2 s)",
+            id="proxy",
+        ),
+        pytest.param(
+            record(trial(), gradient_mode="exact", gradient_reason="not compared: no memory"),
+            "ok gradient not compared (1.2 s)",
+            id="not compared",
         ),
     ],
 )
