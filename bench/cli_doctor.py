@@ -59,8 +59,8 @@ def doctor(
     Example: spbench doctor --python /path/to/python --loss all_gather --zero 1
     """
     from bench.controller import doctor as audits
+    from bench.controller.gpus import visible_gpus
     from bench.controller.messages import ConfigurationError
-    from bench.controller.provenance import visible_gpus
 
     with one_line(ConfigurationError):
         spec = audits.comm(comm, world, len(visible_gpus()))

@@ -9,7 +9,8 @@ History of the format (`SCHEMA_VERSION`):
 2. `config.gradient_check` is a name, where it was a boolean (`true` is `auto`, `false` is `off`);
    `config.limits.hang_s` may be null, and `hang_s` says what it came to. New: `config.matmul`,
    `config.sdpa`, `gradient_mode`, `gradient_reason`, `gradient.mode`, `gradient.scale_error`,
-   `gradient.blocks`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`.
+   `gradient.blocks`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`,
+   `machine.gpu_states`.
 """
 
 from __future__ import annotations
@@ -207,6 +208,54 @@ class WorkerProvenance(Part):
     """Modules that the ranks had to import themselves; the server preloads them from then on."""
 
 
+class GpuReading(Part):
+    """A GPU at one moment; None: the card does not say."""
+
+    sm_clock_mhz: Optional[int] = None
+    memory_clock_mhz: Optional[int] = None
+    power_w: Optional[float] = None
+    temperature_c: Optional[int] = None
+    throttle_reasons: Optional[List[str]] = None
+    """Why its clocks were below their most: `idle`, `power_cap`, `hw_thermal_slowdown`, …"""
+
+
+class GpuSamples(Part):
+    """A GPU during the steps of a trial: minimum, median and maximum of what was read."""
+
+    count: int
+    """Readings, 0.5 s apart or more."""
+    sm_clock_mhz: Optional[Tuple[float, float, float]] = None
+    memory_clock_mhz: Optional[Tuple[float, float, float]] = None
+    power_w: Optional[Tuple[float, float, float]] = None
+    temperature_c: Optional[Tuple[float, float, float]] = None
+    throttle_reasons: List[str] = []
+    """Those seen in any reading."""
+
+
+class GpuState(Part):
+    """A visible GPU before a trial and during its steps; None: the card does not say."""
+
+    name: Optional[str] = None
+    uuid: Optional[str] = None
+    mig: Optional[bool] = None
+    """Whether it is cut into instances (MIG)."""
+    compute_mode: Optional[str] = None
+    """`default`, `exclusive_process` or `prohibited`."""
+    ecc: Optional[bool] = None
+    ecc_errors: Optional[int] = None
+    """Uncorrected memory errors between the driver's start and the trial."""
+    new_ecc_errors: Optional[int] = None
+    """Uncorrected memory errors during the trial."""
+    sm_clock_limit_mhz: Optional[int] = None
+    power_limit_w: Optional[float] = None
+    memory_bytes: Optional[int] = None
+    memory_used_before_bytes: Optional[int] = None
+    """In use before the trial, none of it by spbench."""
+    before: GpuReading = GpuReading()
+    steps: Optional[GpuSamples] = None
+    """None: the steps were over before anything was read."""
+
+
 class MachineProvenance(Part):
     """What the controller saw of the machine."""
 
@@ -225,6 +274,8 @@ class MachineProvenance(Part):
     foreign_cores: float
     """Cores kept busy by processes other than spbench's, on average over the trial."""
     foreign_gpu_processes: List[str] = []
+    gpu_states: List[GpuState] = []
+    """Of the visible GPUs, as `gpus` names them."""
     spbench: str
     commit: Optional[str] = None
     dirty: Optional[bool] = None

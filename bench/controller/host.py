@@ -12,8 +12,8 @@ from typing import Any
 from bench import theory
 from bench.controller import leftovers, outcome
 from bench.controller.environments import cache_dir
+from bench.controller.gpus import driver_version
 from bench.controller.outcome import Flight
-from bench.controller.provenance import driver_version
 from bench.controller.server_process import ServerProcess
 from bench.record import GradientMode, RankError, Record, Status, WorkerProvenance
 from bench.trial import Trial

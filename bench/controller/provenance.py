@@ -1,7 +1,7 @@
 """What the controller sees of the machine, and whether it was quiet during a trial.
 
-Everything is read from counters of the kernel (`/proc`, `/sys`) and of NVIDIA's driver (NVML),
-before and after a trial; nothing runs beside it.
+The kernel's counters (`/proc`, `/sys`) are read before and after a trial; the GPUs also while it
+is in its steps (`bench.controller.gpu_states`). Nothing runs beside the ranks.
 """
 
 from __future__ import annotations
@@ -10,25 +10,22 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
 from bench import __version__
+from bench.controller import gpu_states, gpus
 from bench.record import MachineProvenance
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 STEAL_LIMIT = 0.02
 """Share of CPU time taken by the hypervisor beyond which a trial counts as disturbed [0..1]."""
 FOREIGN_CORES_LIMIT = 0.25
-"""Cores kept busy by other processes beyond which a trial counts as disturbed."""
+"""Cores kept busy by other processes beyond which a trial counts as disturbed, at least."""
+FOREIGN_SHARE_LIMIT = 0.02
+"""The same as a share of all cores [0..1], for machines with many: what `STEAL_LIMIT` allows."""
 SHORTEST_WINDOW_S = 0.1
 """The kernel counts CPU time in ticks of 10 ms: over a shorter time it says nothing."""
 
@@ -74,11 +71,20 @@ class MachineWatch:
     def __init__(self) -> None:
         self._before: _Snapshot | None = None
         self._gpu_strangers: list[str] = []
+        self._gpus = gpu_states.GpuWatch()
 
     def begin(self) -> None:
-        """Read the counters before a trial, while none of its ranks exists."""
+        """Read the counters before a trial, while none of its ranks exists.
+
+        Called once more, it begins anew: a trial that waited for its GPUs starts after that.
+        """
         self._gpu_strangers = _gpu_strangers()
+        self._gpus.begin()
         self._before = _Snapshot.take()
+
+    def in_steps(self) -> None:
+        """Called again and again while ranks are in their steps: reads the GPUs."""
+        self._gpus.sample()
 
     def finish(self) -> tuple[MachineProvenance, list[str]]:
         """The machine as it was since `begin()`, and why it was not quiet (empty: it was)."""
@@ -87,6 +93,7 @@ class MachineWatch:
         before, after = self._before, _Snapshot.take()
         strangers = list(dict.fromkeys(self._gpu_strangers + _gpu_strangers()))
         steal, foreign_cores = disturbance(before, after)
+        states = self._gpus.finish()
         commit, dirty = _commit()
         machine = MachineProvenance(
             hostname=platform.node(),
@@ -95,17 +102,19 @@ class MachineWatch:
             cores=os.cpu_count() or 1,
             governor=_governor(),
             memory_bytes=psutil.virtual_memory().total,
-            gpus=visible_gpus(),
+            gpus=gpus.visible_gpus(),
             load_before=before.load,
             load_after=after.load,
             steal=steal,
             foreign_cores=foreign_cores,
             foreign_gpu_processes=strangers,
+            gpu_states=states,
             spbench=__version__,
             commit=commit,
             dirty=dirty,
         )
-        return machine, noise(steal, foreign_cores, strangers)
+        reasons = noise(steal, foreign_cores, strangers, machine.cores)
+        return machine, [*reasons, *gpu_states.noise(states, strangers)]
 
 
 def disturbance(before: _Snapshot, after: _Snapshot) -> tuple[float, float]:
@@ -118,100 +127,28 @@ def disturbance(before: _Snapshot, after: _Snapshot) -> tuple[float, float]:
     return max(0.0, (after.steal_s - before.steal_s) / total_s), max(0.0, foreign_s / wall_s)
 
 
-def noise(steal: float, foreign_cores: float, foreign_gpu_processes: list[str]) -> list[str]:
+def foreign_cores_limit(cores: int) -> float:
+    """Cores that others may keep busy on a machine of `cores` before a trial is disturbed."""
+    return max(FOREIGN_CORES_LIMIT, FOREIGN_SHARE_LIMIT * cores)
+
+
+def noise(
+    steal: float, foreign_cores: float, foreign_gpu_processes: list[str], cores: int
+) -> list[str]:
     """Why the machine was not quiet, for people; empty when it was."""
     reasons = []
     if steal > STEAL_LIMIT:
         reasons.append(f"steal {steal:.1%} of CPU time".replace("%", " %"))
-    if foreign_cores > FOREIGN_CORES_LIMIT:
+    if foreign_cores > foreign_cores_limit(cores):
         reasons.append(f"other processes kept {foreign_cores:.1f} cores busy")
     if foreign_gpu_processes:
         reasons.append(f"other processes on the GPUs: {', '.join(foreign_gpu_processes)}")
     return reasons
 
 
-def visible_gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that `CUDA_VISIBLE_DEVICES` leaves visible; [] without any."""
-    return list(_gpu_names(os.environ.get("CUDA_VISIBLE_DEVICES")))
-
-
-@lru_cache(maxsize=1)
-def driver_version() -> str | None:
-    """Version of NVIDIA's driver; None without one."""
-    with _nvml() as nvml:
-        version = nvml.nvmlSystemGetDriverVersion() if nvml is not None else None
-    return version.decode() if isinstance(version, bytes) else version
-
-
-@lru_cache(maxsize=8)
-def _gpu_names(visible: str | None) -> tuple[str, ...]:
-    with _nvml() as nvml:
-        if nvml is None:
-            return ()
-        names = [nvml.nvmlDeviceGetName(gpu) for gpu in _gpu_handles(nvml, visible)]
-    return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
-
-
-def _gpu_handles(nvml: ModuleType, visible: str | None) -> list[object]:
-    """Handles of the visible GPUs. As in CUDA, the first entry that names none ends the list."""
-    if visible is None:
-        wanted = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
-    else:
-        wanted = [entry.strip() for entry in visible.split(",")]
-    handles: list[object] = []
-    for entry in wanted:
-        try:
-            if entry.isdigit():
-                handles.append(nvml.nvmlDeviceGetHandleByIndex(int(entry)))
-            else:
-                handles.append(nvml.nvmlDeviceGetHandleByUUID(entry))
-        except nvml.NVMLError:
-            break
-    return handles
-
-
 def _gpu_strangers() -> list[str]:
     """Processes other than ours that compute on a visible GPU, as `name (pid)`."""
-    if not visible_gpus():
-        return []
-    found = []
-    with _nvml() as nvml:
-        if nvml is None:
-            return []
-        own = set(_family())
-        for gpu in _gpu_handles(nvml, os.environ.get("CUDA_VISIBLE_DEVICES")):
-            try:
-                running = nvml.nvmlDeviceGetComputeRunningProcesses(gpu)
-            except nvml.NVMLError:  # not permitted, or not supported by this GPU
-                continue
-            # A container sees pids that are not its own; what has no name here says nothing.
-            pids = [one.pid for one in running if one.pid not in own]
-            found += [f"{name} ({pid})" for pid in pids if (name := _process_name(pid))]
-    return list(dict.fromkeys(found))
-
-
-@contextmanager
-def _nvml() -> Iterator[ModuleType | None]:
-    """NVML, initialised once per process; None on a machine without NVIDIA's driver."""
-    yield _load_nvml()
-
-
-@lru_cache(maxsize=1)
-def _load_nvml() -> ModuleType | None:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    return pynvml
-
-
-def _process_name(pid: int) -> str | None:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return None
+    return gpus.strangers(_family()) if gpus.visible_gpus() else []
 
 
 def _family() -> list[int]:

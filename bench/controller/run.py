@@ -191,7 +191,7 @@ def normalised(argument: str) -> str:
 
 def visible_gpu_count() -> int:
     """GPUs that trials on this machine can use."""
-    from bench.controller.provenance import visible_gpus
+    from bench.controller.gpus import visible_gpus
 
     return len(visible_gpus())
 

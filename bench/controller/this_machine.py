@@ -13,8 +13,8 @@ import psutil
 
 from bench.controller.config import CONF
 from bench.controller.environments import cache_dir, known_specs, provide
+from bench.controller.gpus import visible_gpus
 from bench.controller.hosts import Hosts
-from bench.controller.provenance import visible_gpus
 from bench.record import Record, Status
 from bench.theory import Cluster, Link
 from bench.trial import CommSpec, Configuration, ModelSpec, Trial

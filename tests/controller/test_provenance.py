@@ -7,12 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from bench.controller import provenance
-from bench.controller.provenance import MachineWatch, disturbance, noise
+from bench.controller.provenance import MachineWatch, disturbance, foreign_cores_limit, noise
 
 # Burns one second of CPU time (not of wall time), so that a busy machine changes nothing.
 BURN = "import time\nwhile time.process_time() < 1.0: pass"
@@ -47,7 +46,17 @@ def test_never_negative_and_silent_about_a_moment() -> None:
     ids=["quiet", "steal", "cpu", "gpu"],
 )
 def test_reasons(steal: float, foreign: float, gpu: list[str], reasons: list[str]) -> None:
-    assert noise(steal, foreign, gpu) == reasons
+    assert noise(steal, foreign, gpu, cores=2) == reasons
+
+
+@pytest.mark.parametrize(
+    ("cores", "limit"),
+    [(1, 0.25), (2, 0.25), (12, 0.25), (16, 0.32), (128, 2.56)],  # 2 % of the cores
+)
+def test_many_cores_may_have_more_of_them_busy(cores: int, limit: float) -> None:
+    assert foreign_cores_limit(cores) == pytest.approx(limit)
+    assert noise(0.0, limit - 0.01, [], cores) == []
+    assert len(noise(0.0, limit + 0.01, [], cores)) == 1
 
 
 def own_seconds() -> float:
@@ -83,7 +92,7 @@ def test_a_foreign_process_is_seen() -> None:
     subprocess.run(["sh", "-c", f"setsid '{sys.executable}' -c '{burn}' >/dev/null 2>&1 &"])
     time.sleep(1.5)
     machine, reasons = watch.finish()
-    assert machine.foreign_cores > provenance.FOREIGN_CORES_LIMIT
+    assert machine.foreign_cores > foreign_cores_limit(machine.cores)
     assert any(reason.startswith("other processes kept") for reason in reasons)
 
 
@@ -114,74 +123,6 @@ def test_costs_less_than_five_milliseconds() -> None:
 def test_finish_needs_a_beginning() -> None:
     with pytest.raises(RuntimeError, match=r"begin\(\)"):
         MachineWatch().finish()
-
-
-class FakeNvml:
-    """A driver with two GPUs; pid 1 (which has a name everywhere) and we compute on the first."""
-
-    class NVMLError(Exception):
-        pass
-
-    uuids = ("GPU-aaa", "GPU-bbb")
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        if index >= 2:
-            raise self.NVMLError
-        return index
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
-        if uuid not in self.uuids:
-            raise self.NVMLError
-        return self.uuids.index(uuid)
-
-    def nvmlDeviceGetName(self, gpu: int) -> str:
-        return f"gpu{gpu}"
-
-    def nvmlDeviceGetComputeRunningProcesses(self, gpu: int) -> list[SimpleNamespace]:
-        return [SimpleNamespace(pid=pid) for pid in (1, os.getpid(), 2**30)] if gpu == 0 else []
-
-
-@pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch):
-    """Two GPUs in place of this machine's own."""
-    monkeypatch.setattr(provenance, "_load_nvml", lambda: FakeNvml())
-    provenance._gpu_names.cache_clear()
-    yield
-    provenance._gpu_names.cache_clear()
-
-
-@pytest.mark.usefixtures("gpus")
-@pytest.mark.parametrize(
-    ("visible", "names"),
-    [
-        (None, ["gpu0", "gpu1"]),
-        ("1", ["gpu1"]),
-        ("1,0", ["gpu1", "gpu0"]),
-        ("GPU-bbb", ["gpu1"]),
-        ("0,7,1", ["gpu0"]),
-        ("-1", []),
-        ("", []),
-    ],
-)
-def test_visible_gpus(
-    visible: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert provenance.visible_gpus() == names
-
-
-@pytest.mark.usefixtures("gpus")
-def test_strangers_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = Path("/proc/1/comm").read_text().strip()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert provenance._gpu_strangers() == [f"{name} (1)"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert provenance._gpu_strangers() == []
 
 
 def test_a_checkout_tells_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
