@@ -64,9 +64,11 @@ def doctor(
 
     with one_line(ConfigurationError):
         spec = audits.comm(comm, world, len(visible_gpus()))
-        question = audits.Question(
-            audits.interpreter(python), world, sp, spec, loss, zero, collectives
-        )
+        path = audits.interpreter(python)
+        spec, instead = audits.usable_comm(spec, comm, path, world)
+        question = audits.Question(path, world, sp, spec, loss, zero, collectives)
+    if instead:
+        typer.echo(f"spbench: {instead}", err=True)
     try:
         right = _self_test(question, to_json) if self_test else _audit(question, to_json)
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from bench.controller import doctor_collectives, doctor_recipe
+from bench.controller import doctor_collectives, doctor_recipe, torch_gpus
 from bench.controller.config import CONF
 from bench.controller.doctor_collectives import Survey
 from bench.controller.doctor_recipe import Candidate, Cell, Recipe
@@ -188,6 +188,23 @@ def comm(name: str, world: int, gpus: int) -> CommSpec:
             "allowed: auto, gloo, nccl_over_gloo"
         )
     return CommSpec(name=allowed[name])
+
+
+def usable_comm(spec: CommSpec, asked: str, python: Path, world: int) -> tuple[CommSpec, str]:
+    """How ranks talk where torch in `python` may be unable to use the GPUs; and why, if otherwise.
+
+    Raises:
+        ConfigurationError: `asked` is `nccl`, and torch cannot use as many GPUs.
+    """
+    lack = torch_gpus.shortage(python, world if spec.name == "nccl" else 0)
+    if lack is None:
+        return spec, ""
+    if asked != "auto":
+        raise ConfigurationError(
+            f"--comm {asked}: {lack}; install a build for this machine's driver there, or take "
+            "--comm nccl_over_gloo"
+        )
+    return CommSpec(name="nccl_over_gloo"), f"{lack}; audited with nccl_over_gloo instead"
 
 
 def audit(question: Question, launch: Launch, note: Note) -> Audit:

@@ -35,6 +35,7 @@ class Host:
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
+        self.interpreter = server.interpreter
         self._made: dict[tuple[str, ...], tuple[Status, str, RankError] | None] = {}
         self.mismatch = outcome.version_mismatch(server.interpreter.spec, server.versions)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from bench.controller import drivers
+from bench.controller import drivers, torch_gpus
 from bench.controller.drivers import Note
 from bench.controller.environments import key_of
 from bench.controller.host import Host, utc_now
@@ -79,7 +79,7 @@ class Hosts:
         key = (c.environment, c.comm.device, c.comm.deepspeed_shm)
         started, clock = utc_now(), time.monotonic()
         try:
-            host = self._host(key, folder)
+            host = self._host(key, folder, torch_gpus.needed(c))
         except (ServerBroken, EnvironmentProblem) as broken:
             return Record.of(
                 trial,
@@ -98,17 +98,22 @@ class Hosts:
             fields = {"reason": str(broken), "log": str(log) if (folder / log).exists() else None}
             return Record.of(trial, Status.CRASH, started, duration, **fields)
 
-    def _host(self, key: tuple[EnvironmentSpec, str, bool], folder: Path) -> Host:
+    def _host(self, key: tuple[EnvironmentSpec, str, bool], folder: Path, gpus: int) -> Host:
+        """The server for `key`, started if need be, where torch can use as many as `gpus`."""
         if key in self._broken:
             raise self._broken[key]
         if key not in self._hosts:
             spec, device, shm = key
             log = folder / "logs" / f"server-{spec.name}-{device}.log"
             try:
-                self._hosts[key] = Host(ServerProcess(self._interpreter_of(spec), device, shm, log))
+                interpreter = self._interpreter_of(spec)
+                torch_gpus.require(interpreter, gpus)
+                self._hosts[key] = Host(ServerProcess(interpreter, device, shm, log))
             except (ServerBroken, EnvironmentProblem) as broken:
-                self._broken[key] = broken
+                if isinstance(broken, ServerBroken) or broken.stage != "gpu":
+                    self._broken[key] = broken  # of too few GPUs, a smaller world may be enough
                 raise
+        torch_gpus.require(self._hosts[key].interpreter, gpus)
         return self._hosts[key]
 
     def leave(self, key: str) -> None:
@@ -133,7 +138,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _environment_error(broken: ServerBroken | EnvironmentProblem) -> RankError:
-    """The phase is the stage that the environment came to: `resolve`, `install`, …, `import`."""
+    """The phase is the stage that the environment came to: `resolve`, `install`, `import`, …"""
     first, _, rest = str(broken).partition("\n")
     phase = broken.stage if isinstance(broken, EnvironmentProblem) else "import"
     return RankError(rank=0, type=type(broken).__name__, message=first, traceback=rest, phase=phase)

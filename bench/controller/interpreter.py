@@ -65,7 +65,8 @@ class EnvironmentProblem(Exception):
 
     `stage` is how far it came: `resolve` (its requirements exclude one another, or name what does
     not exist), `install` (a package cannot be built or installed), `machine` (disk, network,
-    cache: it says nothing about the versions), `interpreter` (a Python that is no good).
+    cache: it says nothing about the versions), `interpreter` (a Python that is no good), `gpu` (a
+    torch that cannot use this machine's GPUs).
     """
 
     def __init__(self, message: str, stage: str = "interpreter") -> None:
@@ -125,7 +126,7 @@ def probe(python: Path) -> Versions:
         raise EnvironmentProblem(
             f"environment.python={python} is not executable; give the path of a Python executable"
         )
-    answer = _answer(python, _PROBE, PROBE_TIMEOUT_S)
+    answer = answer_of(python, _PROBE, PROBE_TIMEOUT_S)
     return Versions(tuple(answer["python"]), answer["torch"], answer["deepspeed"])
 
 
@@ -177,7 +178,7 @@ def check(interpreter: Interpreter) -> Check:
 
     Raises `EnvironmentProblem` with the last line of the traceback when that fails.
     """
-    return Check(**_answer(interpreter.python, _CHECK, CHECK_TIMEOUT_S))
+    return Check(**answer_of(interpreter.python, _CHECK, CHECK_TIMEOUT_S))
 
 
 def bare_environment() -> dict[str, str]:
@@ -197,8 +198,11 @@ def end_group(process: subprocess.Popen[str]) -> None:
             stream.close()
 
 
-def _answer(python: Path, program: str, timeout_s: float) -> dict[str, Any]:
-    """Run `program` and parse the JSON in the last line that it prints."""
+def answer_of(python: Path, program: str, timeout_s: float) -> dict[str, Any]:
+    """Run `program` in `python` and parse the JSON in the last line that it prints.
+
+    Raises `EnvironmentProblem` when there is none within `timeout_s` seconds.
+    """
     try:
         process = subprocess.Popen(
             [python, "-c", program],

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from bench.controller import sweep
+from bench.controller import sweep, torch_gpus
 from bench.controller.config import CONF, keys, settings_of, to_configuration
 from bench.controller.messages import explain_hydra, is_hydra_error, unknown_option
 from bench.controller.progress import display
@@ -117,7 +117,8 @@ class Run:
     ) -> tuple[Callable[[EnvironmentSpec], Any], Optional[Pool]]:
         """The interpreters of all environments that are needed, before the first trial.
 
-        With `env.keep` they come from a pool, which makes each when it is first asked for.
+        With `env.keep` they come from a pool, which makes each when it is first asked for. Raises
+        `EnvironmentProblem`, also where torch cannot use the GPUs that its trials need.
         """
         if self._provide is None:
             from bench.controller.environments import provide
@@ -129,6 +130,8 @@ class Run:
             pool = Pool(schedule.settings.keep, provide, self._say)
             return pool.interpreter, pool
         ready = {spec: provide(spec, self._say) for spec in schedule.environments}
+        for spec, gpus in schedule.environments.items():
+            torch_gpus.require(ready[spec], gpus)
         return ready.__getitem__, None
 
     def _say(self, line: str) -> None:

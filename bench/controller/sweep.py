@@ -17,6 +17,7 @@ from bench.controller.ledger import Ledger
 from bench.controller.messages import ConfigurationError
 from bench.controller.order import by_environment, interleave, round_of
 from bench.controller.precision import Widths, widths
+from bench.controller.torch_gpus import needed
 from bench.record import MachineProvenance, Record, Status
 from bench.record_files import refuse_newer_schema
 from bench.trial import Configuration, EnvironmentSpec, Trial
@@ -124,14 +125,20 @@ class Schedule:
             pass  # rounds that an earlier sweep added
 
     @property
-    def environments(self) -> list[EnvironmentSpec]:
-        """What the trials that are left need, and those that may be added."""
+    def environments(self) -> dict[EnvironmentSpec, int]:
+        """What the trials that are left need, and those that may be added.
+
+        The value is how many GPUs torch has to be able to use there.
+        """
         if self.left and self.settings.precision is not None:
             configurations = list(self._configurations)
         else:
             configurations = [trial.configuration for trial in self.left]
-        able = (one for one in configurations if not one.unsupported_reasons())
-        return list(dict.fromkeys(one.environment for one in able))
+        gpus: dict[EnvironmentSpec, int] = {}
+        for one in configurations:
+            if not one.unsupported_reasons():
+                gpus[one.environment] = max(gpus.get(one.environment, 0), needed(one))
+        return gpus
 
     def widths(self) -> Optional[Widths]:
         """How precise the configurations are by now; None where `precision` is not asked for."""

@@ -105,7 +105,7 @@ def join(rank: Rank, make_store: Callable[[], Any]) -> None:
     torch.manual_seed(c.seed)
     rank.device = torch.device("cpu")
     if c.comm.device == "cuda":
-        gpu = rank.index % torch.cuda.device_count()
+        gpu = rank.index % usable_gpus()
         os.environ["LOCAL_RANK"] = str(gpu)
         if c.comm.oversubscribe:
             # NCCL refuses two ranks of one host on one GPU; under different host ids it
@@ -124,3 +124,24 @@ def join(rank: Rank, make_store: Callable[[], Any]) -> None:
         from bench.worker import nccl_over_gloo
 
         nccl_over_gloo.install()
+
+
+def usable_gpus() -> int:
+    """GPUs that torch can use; at least one. Raises RuntimeError that says why there is none."""
+    import torch
+
+    try:
+        torch.cuda.init()  # until then `device_count` asks NVML, which counts cards
+    except (AssertionError, RuntimeError) as error:
+        raise _no_gpu(torch.__version__, str(error)) from error
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise _no_gpu(torch.__version__, "it counts none")
+    return count
+
+
+def _no_gpu(torch: str, why: str) -> RuntimeError:
+    return RuntimeError(
+        f"torch {torch} can use no GPU here ({why}); install a build for this machine's driver, "
+        "or take comm=nccl_over_gloo"
+    )

@@ -199,6 +199,7 @@ def test_communication_is_resolved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(run_module, "visible_gpu_count", lambda: gpus)
+    monkeypatch.setattr(run_module.torch_gpus, "require", lambda interpreter, gpus: None)
     comm = configuration(tmp_path, *overrides).comm
     assert (comm.name, comm.oversubscribe) == expected
 
