@@ -140,7 +140,7 @@ def _running(steps: int) -> Iterator[tuple[Callable[..., Any], Note]]:
             if not console.is_terminal:
                 typer.echo(f"{text} …", err=True)
 
-        yield lambda trial: hosts.run(trial, Path(folder)), note
+        yield lambda trial: hosts.run(trial, Path(folder), progress.console.print), note
 
 
 def _print_json(content: dict[str, Any]) -> None:

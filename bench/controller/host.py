@@ -6,6 +6,7 @@ import datetime
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Host:
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
         self.interpreter = server.interpreter
+        self.in_steps: Callable[[], None] | None = None
+        """Called while ranks are in their steps, as often as they are asked for their progress."""
         self._made: dict[tuple[str, ...], tuple[Status, str, RankError] | None] = {}
         self.mismatch = outcome.version_mismatch(server.interpreter.spec, server.versions)
 
@@ -165,6 +168,8 @@ class Host:
         for line in others:
             flight.take(line)
         moved = flight.beat(answer["beats"])
+        if answer["beats"] and not flight.outside_steps() and self.in_steps is not None:
+            self.in_steps()
         busy = flight.computed(list(map(leftovers.cpu_seconds, flight.pids)), BUSY_SHARE)
         return moved or (busy and (on_cpu or flight.outside_steps())) or bool(others)
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from bench.controller import drivers, torch_gpus
 from bench.controller.drivers import Note
 from bench.controller.environments import key_of
+from bench.controller.gpu_locks import GpuLocks
 from bench.controller.host import Host, utc_now
 from bench.controller.interpreter import EnvironmentProblem, Interpreter
 from bench.controller.proxy import Proxies
@@ -24,15 +26,34 @@ def _silence(text: str) -> None:
     """Nobody waits."""
 
 
+class Watch(Protocol):
+    """What is told of a trial on GPUs: see `bench.controller.provenance.MachineWatch`."""
+
+    def begin(self) -> None:
+        """The trial has its GPUs: what was before counts no longer."""
+        ...
+
+    def in_steps(self) -> None:
+        """Ranks are in their steps; told again and again."""
+        ...
+
+
 class Hosts:
     """The servers of a sweep, started when first needed. A context manager that ends them all.
 
     Servers are told apart by environment, device type and DeepSpeed's shared-memory switch,
-    since these are settled when a server imports DeepSpeed.
+    since these are settled when a server imports DeepSpeed. A trial on GPUs has them for itself:
+    see `bench.controller.gpu_locks`.
     """
 
-    def __init__(self, interpreter_of: Callable[[EnvironmentSpec], Interpreter]) -> None:
+    def __init__(
+        self,
+        interpreter_of: Callable[[EnvironmentSpec], Interpreter],
+        watch: Watch | None = None,
+    ) -> None:
         self._interpreter_of = interpreter_of
+        self._watch = watch
+        self._locks = GpuLocks()
         self._hosts: dict[tuple[EnvironmentSpec, str, bool], Host] = {}
         self._broken: dict[
             tuple[EnvironmentSpec, str, bool], ServerBroken | EnvironmentProblem
@@ -53,33 +74,38 @@ class Hosts:
     def run(self, trial: Trial, folder: Path, note: Note = _silence) -> Record:
         """Run one trial and return its record, whatever happens; logs go to `folder/logs`.
 
-        `note` is told where a trial of several launches stands.
+        `note` is told where a trial of several launches stands, and what it waits for.
 
         Raises only `KeyboardInterrupt` and what the controller itself does wrong.
         """
         driver = drivers.find(trial.configuration.scenario)
-        if driver is None:
-            return self._judged(trial, folder, note)
-        return driver(trial, lambda one: self._judged(one, folder, note), note)
+        try:
+            if driver is None:
+                return self._judged(trial, folder, note)
+            return driver(trial, lambda one: self._judged(one, folder, note), note)
+        finally:
+            self._locks.release()
 
     def _judged(self, trial: Trial, folder: Path, note: Note) -> Record:
         """One launch of ranks, after that of its proxy where it has one that did not run yet."""
 
         def proxy(one: Trial) -> Record:
             note(f"gradient of the proxy of {one.configuration.model.layers} layers")
-            return self._launch(one, folder, f"{trial.id}.proxy")
+            return self._launch(one, folder, f"{trial.id}.proxy", note)
 
         found = self._proxies.judge(trial, proxy)
-        record = self._launch(trial, folder, trial.id)
+        record = self._launch(trial, folder, trial.id, note)
         return record.model_copy(update=found) if record.status is Status.OK else record
 
-    def _launch(self, trial: Trial, folder: Path, log_name: str) -> Record:
+    def _launch(self, trial: Trial, folder: Path, log_name: str, note: Note) -> Record:
         """One launch of ranks, whose output goes to `logs/<log_name>.log`."""
         c = trial.configuration
         key = (c.environment, c.comm.device, c.comm.deepspeed_shm)
         started, clock = utc_now(), time.monotonic()
         try:
             host = self._host(key, folder, torch_gpus.needed(c))
+            if c.comm.device == "cuda":
+                self._take_gpus(note)
         except (ServerBroken, EnvironmentProblem) as broken:
             return Record.of(
                 trial,
@@ -89,6 +115,9 @@ class Hosts:
                 reason=str(broken).splitlines()[0],
                 errors=[_environment_error(broken)],
             )
+        own = log_name == trial.id  # not the proxy's
+        host.in_steps = self._watch.in_steps if own and self._watch is not None else None
+        started, clock = utc_now(), time.monotonic()
         try:
             return host.run(trial, folder, log_name)
         except ServerBroken as broken:
@@ -97,6 +126,19 @@ class Hosts:
             log = Path("logs") / f"{log_name}.log"
             fields = {"reason": str(broken), "log": str(log) if (folder / log).exists() else None}
             return Record.of(trial, Status.CRASH, started, duration, **fields)
+
+    def _take_gpus(self, note: Note) -> None:
+        """Have the GPUs for this trial alone, from its first launch to its end."""
+        try:
+            taken = self._locks.take(note)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"the lock of a GPU, {error.filename}, cannot be opened ({error.strerror}); make "
+                "it readable for all users, or remove it",
+                "machine",
+            ) from error
+        if taken and self._watch is not None:
+            self._watch.begin()
 
     def _host(self, key: tuple[EnvironmentSpec, str, bool], folder: Path, gpus: int) -> Host:
         """The server for `key`, started if need be, where torch can use as many as `gpus`."""

@@ -26,6 +26,7 @@ from bench.trial import Configuration, EnvironmentSpec
 
 if TYPE_CHECKING:
     from bench.controller.pool import Pool
+    from bench.controller.provenance import MachineWatch
 
 DEFAULT_EXPERIMENT = "quick"
 
@@ -107,10 +108,11 @@ class Run:
             total=len(schedule.trials),
             settled=len(schedule.trials) - len(schedule.left),
         )
-        with _terminable(), self._launcher(interpreter_of) as launcher, shown:
+        watch = _watch()
+        with _terminable(), self._launcher(interpreter_of, watch) as launcher, shown:
             if pool is not None:
                 pool.leave = launcher.leave
-            self.summary = sweep.run(schedule, launcher, shown, _watch())
+            self.summary = sweep.run(schedule, launcher, shown, watch)
 
     def _interpreters(
         self, schedule: sweep.Schedule
@@ -137,12 +139,14 @@ class Run:
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _launcher(self, interpreter_of: Callable[[EnvironmentSpec], Any]) -> Any:
+    def _launcher(
+        self, interpreter_of: Callable[[EnvironmentSpec], Any], watch: MachineWatch
+    ) -> Any:
         if self._launcher_of is not None:
             return self._launcher_of(interpreter_of)
         from bench.controller.hosts import Hosts
 
-        return Hosts(interpreter_of)
+        return Hosts(interpreter_of, watch)
 
 
 def start(arguments: Sequence[str], run: Run) -> None:
@@ -199,7 +203,7 @@ def visible_gpu_count() -> int:
     return len(visible_gpus())
 
 
-def _watch() -> sweep.Watch:
+def _watch() -> MachineWatch:
     from bench.controller.provenance import MachineWatch
 
     return MachineWatch()
