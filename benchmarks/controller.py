@@ -1,41 +1,42 @@
 """The controller's own time per trial, at the 10th and at the 10,000th recorded trial.
 
-    python -m benchmarks.controller [BLOCKS]
+    python -m benchmarks.controller [BLOCKS] [--records N]
 
 Real sweeps through Hydra, in turn in an almost empty results folder and in one that holds
-10,000 records; in place of ranks, a stand-in that answers at once with a record of realistic
-size. The time per trial is what lies between two answers (store with fsync, look at what
-others wrote, claim, observe the machine, display) plus the trial's share of composing.
+10,000 records (or as many as `--records` says); in place of ranks, a stand-in that answers at once
+with a record of realistic size. The time per trial is what lies between two answers (store with
+fsync, look at what others wrote, claim, observe the machine, display) plus the trial's share of
+composing.
 Starting up, which in the full folder reads all records, is shown apart.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
-import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NoReturn, Optional
 
 from rich.console import Console
 
 from bench.controller import run as run_module
+from bench.controller import sweep
 from bench.controller.run import Run, start
 from bench.record import Record
 from bench.record_files import RecordWriter
-from bench.trial import Trial
+from bench.trial import EnvironmentSpec, Trial
 from benchmarks.records import template_of
 from benchmarks.report import Targets
 
 BLOCKS = 8
 TRIALS = 32
 """Per block: 16 configurations of the default experiment, 2 rounds."""
-FEW = 10 - TRIALS // 2
-MANY = 10_000 - TRIALS // 2
+RECORDS = 10_000
 
 
 class StandIn:
@@ -46,16 +47,26 @@ class StandIn:
         self.asked: list[float] = []
         self.answered: list[float] = []
 
-    def __call__(self, _interpreter_of: Callable[[Any], Any]) -> StandIn:
+    def __call__(self, _interpreter_of: Callable[[EnvironmentSpec], Any]) -> StandIn:
         return self
 
-    def __enter__(self) -> StandIn:
+    def __enter__(self) -> sweep.Launcher:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
         pass
 
-    def run(self, trial: Trial, _folder: Path) -> Record:
+    def run(
+        self,
+        trial: Trial,
+        folder: Path,  # noqa: ARG002
+        note: Callable[[str], None],  # noqa: ARG002
+    ) -> Record:
         """A record of `trial`; making it is not the controller's time."""
         self.asked.append(time.perf_counter())
         identity = {
@@ -100,7 +111,7 @@ def block(folder: Path, template: Record) -> tuple[list[float], float, float]:
 
 
 def filled(folder: Path, count: int, template: Record) -> Path:
-    """`folder` with `count` records of other configurations."""
+    """`folder` with `count` records of other configurations, none if that is negative."""
     folder.mkdir()
     writer = RecordWriter(folder)
     writer.path = folder / "records-bench-1.jsonl"
@@ -113,20 +124,25 @@ def filled(folder: Path, count: int, template: Record) -> Path:
 
 def main() -> None:
     """Sweep in turn in both folders, then print the targets."""
-    blocks = int(sys.argv[1]) if len(sys.argv) > 1 else BLOCKS
+    parser = argparse.ArgumentParser(description="The controller's own time per trial.")
+    parser.add_argument("blocks", nargs="?", type=int, default=BLOCKS)
+    parser.add_argument("--records", type=int, default=RECORDS, help="in the full folder")
+    chosen = parser.parse_args()
+    held = {"10th": 10 - TRIALS // 2, f"{chosen.records:,}th": chosen.records - TRIALS // 2}
+    few, many = held
     template = template_of(512)
     run_module.Composer = TimedComposer  # type: ignore[misc]
-    found: dict[str, list[float]] = {"few": [], "many": []}
-    starts: dict[str, list[float]] = {"few": [], "many": []}
+    found: dict[str, list[float]] = {few: [], many: []}
+    starts: dict[str, list[float]] = {few: [], many: []}
     composing: list[float] = []
     with tempfile.TemporaryDirectory(prefix="spbench-controller-") as name:
-        numbers = itertools.count()
-        many = filled(Path(name, "many"), MANY, template)
-        size = sum(path.stat().st_size for path in many.iterdir())
-        print(f"{MANY:,} records of {size / MANY:,.0f} bytes; {blocks} blocks of {TRIALS} trials")
-        for _ in range(blocks):
-            few = filled(Path(name, f"few{next(numbers)}"), max(FEW, 0), template)
-            for side, folder in (("few", few), ("many", many)):
+        full = filled(Path(name, "many"), held[many], template)
+        size = sum(path.stat().st_size for path in full.iterdir()) / held[many]
+        print(f"{held[many]:,} records of {size:,.0f} bytes; ", end="")
+        print(f"{chosen.blocks} blocks of {TRIALS} trials")
+        for number in range(chosen.blocks):
+            sparse = filled(Path(name, f"few{number}"), held[few], template)
+            for side, folder in ((few, sparse), (many, full)):
                 gaps, compose, first = block(folder, template)
                 found[side] += gaps
                 composing.append(compose)
@@ -134,22 +150,29 @@ def main() -> None:
                 for path in folder.glob("records-*"):  # back to how it was
                     if path.name != "records-bench-1.jsonl":
                         path.unlink()
-    compose = statistics.median(composing)
-    times = {side: statistics.median(gaps) + compose for side, gaps in found.items()}
+    report(found, starts, statistics.median(composing))
+
+
+def report(
+    found: dict[str, list[float]], starts: dict[str, list[float]], compose: float
+) -> NoReturn:
+    """Print what was `found` at few and at many records [s], and the targets."""
     print(f"composing: {compose * 1e3:.1f} ms per trial")
-    for side, count in (("few", "10th"), ("many", "10,000th")):
-        gaps = sorted(found[side])
+    times = {side: statistics.median(gaps) + compose for side, gaps in found.items()}
+    for side, unsorted in found.items():
+        gaps = sorted(unsorted)
         print(
-            f"{count} recorded trial: {times[side] * 1e3:.1f} ms (without composing: quartiles "
+            f"{side} recorded trial: {times[side] * 1e3:.1f} ms (without composing: quartiles "
             f"{gaps[len(gaps) // 4] * 1e3:.1f} to {gaps[3 * len(gaps) // 4] * 1e3:.1f} ms); "
             f"start-up {statistics.median(starts[side]):.2f} s"
         )
     # Composing is the same on both sides; without it the comparison is the stricter one.
-    ratio = statistics.median(found["many"]) / statistics.median(found["few"])
+    few, many = (statistics.median(gaps) for gaps in found.values())
     targets = Targets()
-    targets.check("controller time at the 10th trial", times["few"] * 1e3, "<=", 50, "ms")
-    targets.check("controller time at the 10,000th trial", times["many"] * 1e3, "<=", 50, "ms")
-    targets.check("their difference, without composing", abs(ratio - 1) * 100, "<=", 20, "%")
+    for side, seconds in times.items():
+        targets.check(f"controller time at the {side} trial", seconds * 1e3, "<=", 50, "ms")
+    name = "their difference, without composing"
+    targets.check(name, abs(many / few - 1) * 100, "<=", 20, "%")
     targets.finish()
 
 

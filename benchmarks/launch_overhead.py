@@ -1,5 +1,7 @@
 """Time per trial beyond its steps: the warm server against `python -m torch.distributed.run`.
 
+    python -m benchmarks.launch_overhead [--torchruns N] [--warm N]
+
 Both sides run the same trial (4 ranks, ZeRO 1, the tiny model, gradient check included) in the
 same environment, a torchrun between two blocks of warm trials. A trial's overhead is the wall
 time of all of it, from the request to the result, less the time of its steps on the slowest
@@ -9,6 +11,7 @@ overhead. The first trial of a server, which starts it, is shown and left out: a
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -32,6 +35,10 @@ def overhead(wall_s: float, samples: list[RankSamples]) -> float:
 
 def main() -> None:
     """Measure both sides, print them and the targets."""
+    parser = argparse.ArgumentParser(description="Time per trial beyond its steps.")
+    parser.add_argument("--torchruns", type=int, default=TORCHRUNS)
+    parser.add_argument("--warm", type=int, default=WARM_PER_BLOCK, help="trials per torchrun")
+    chosen = parser.parse_args()
     c = configuration(ENVIRONMENT)
     warm: list[float] = []
     cold: list[float] = []
@@ -47,8 +54,8 @@ def main() -> None:
 
         print(f"first trial, which starts the server: {run_warm(0):.2f} s beyond its steps")
         run_warm(1)  # with the modules that the first one taught the server
-        for block in range(TORCHRUNS):
-            warm += [run_warm(2 + block * WARM_PER_BLOCK + i) for i in range(WARM_PER_BLOCK)]
+        for block in range(chosen.torchruns):
+            warm += [run_warm(2 + block * chosen.warm + i) for i in range(chosen.warm)]
             start = time.perf_counter()
             samples = torchrun(provide(c.environment), c, "train")
             wall = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What the benchmarks of real trials share: the configuration, and a launch by torchrun."""
+"""What benchmarks of real trials share: configuration, launch by torchrun, a silent display."""
 
 from __future__ import annotations
 
@@ -10,10 +10,37 @@ from typing import Any
 
 from bench.controller.environments import cache_dir, known_specs
 from bench.controller.interpreter import Interpreter
+from bench.controller.precision import Widths
 from bench.controller.server_process import ROOT
-from bench.trial import CommSpec, Configuration, ModelSpec
+from bench.record import Record
+from bench.trial import CommSpec, Configuration, ModelSpec, Trial
 
 TINY = ModelSpec(name="tiny", layers=2, hidden=128, heads=8, kv_heads=4, ffn=256, vocab=256)
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def begin(self, trial: Trial) -> None:
+        """Nothing to say."""
+
+    def note(self, trial: Trial, text: str) -> None:
+        """Nothing to say."""
+
+    def done(self, trial: Trial, record: Record | None) -> None:
+        """Nothing to say."""
+
+    def waiting(self, trial: Trial) -> None:
+        """Nothing to say."""
+
+    def precision(self, found: Widths, total: int) -> None:
+        """Not asked for."""
 
 
 def configuration(environment: str, **fields: Any) -> Configuration:

@@ -1,7 +1,9 @@
 """Predicts recorded trials that were left out of the fit: longer sequences, other splits.
 
-`python -m benchmarks.prediction [RESULTS]`: a results folder of this machine (default:
-results/prediction). `--record` runs the experiment `prediction` into it first.
+    python -m benchmarks.prediction [RESULTS] [--record [OVERRIDE …]]
+
+RESULTS is a results folder of this machine (default: results/prediction). `--record` runs the
+experiment `prediction` into it first, with the overrides of a sweep that follow it.
 
 The efficiencies are fitted to the other configurations of the folder, at the rates that this
 machine measures of itself; what was left out plays no part in it. The target holds for the
@@ -28,13 +30,15 @@ DEFAULT = ROOT / "results" / "prediction"
 
 def main() -> None:
     """Fit, predict, and print the errors and the target."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description="Predicts trials that no fit has seen.")
     parser.add_argument("results", nargs="?", type=Path, default=DEFAULT)
-    parser.add_argument("--record", action="store_true", help="run the experiment first")
+    parser.add_argument(
+        "--record", nargs="*", metavar="OVERRIDE", help="run the experiment first, with these"
+    )
     arguments = parser.parse_args()
-    if arguments.record:
+    if arguments.record is not None:
         sweep = [str(ROOT / "spbench"), "sweep", "+experiment=prediction", "report=false"]
-        subprocess.run([*sweep, f"results={arguments.results}"], check=True)
+        subprocess.run([*sweep, f"results={arguments.results}", *arguments.record], check=True)
     points = points_of(load(arguments.results))
     [world] = {point.world for point in points}
     cluster = measured(world)

@@ -34,10 +34,11 @@ from bench.trial import ModelSpec
 DATA = Path(__file__).with_name("published.yaml")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "published.md"
 FP8_OVER_BF16 = 2
+"""Peak of FP8 over that of bfloat16 on Hopper (NVIDIA H100 data sheet)."""
 LOSS_TILES = 1000
 """So many that a tile of logits is small."""
-"""Peak of FP8 over that of bfloat16 on Hopper (NVIDIA H100 data sheet)."""
 BF16 = 2
+"""Bytes of an element."""
 
 
 class PublishedModel(ModelSpec):

@@ -39,14 +39,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="spbench-records-") as name:
         all_of_them, sample = Path(name, "all"), Path(name, "sample")
         size = write(all_of_them, count)
-        write(sample, min(count, PLAIN_COUNT))
+        plain_count = min(count, PLAIN_COUNT)
+        write(sample, plain_count)
         print(f"{count:,} records, {size / count:,.0f} bytes each, {size / 2**20:,.0f} MiB in all")
         seconds, peak = in_fresh_process("load", all_of_them)
         plain, _ = in_fresh_process("plain", sample)
-    plain *= count / min(count, PLAIN_COUNT)
+    plain *= count / plain_count
     print(f"analysis.frame.load: {seconds:.2f} s, peak {peak / 2**20:,.0f} MiB")
     print(
-        f"Record.model_validate, {PLAIN_COUNT:,} records scaled to {count:,}: {plain:.1f} s, "
+        f"Record.model_validate, {plain_count:,} records scaled to {count:,}: {plain:.1f} s, "
         f"{plain / seconds:.1f} times as long"
     )
     targets = Targets()

@@ -2,8 +2,9 @@
 paths.
 
     ./run_sweep.sh +experiment=upgrade_or_workaround results=/tmp/reference
-    PYTHONPATH=. python -m benchmarks.reference /tmp/reference
+    python -m benchmarks.reference /tmp/reference [--records FOLDER] [--figures FOLDER]
 
+The records go to results/reference, the figures to docs/figures, unless the options say otherwise.
 Pruned is what no figure, table or sentence uses: times are rounded to 1 µs and the gradient's
 numbers to 7 digits; what each configuration repeats in every round (counts of collectives) and
 each environment in every trial (warnings) stays once; the losses of single ranks, how the ranks
@@ -13,9 +14,10 @@ Statuses, errors, gradients, memory and every sample of time stay. No trial is d
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,10 +129,15 @@ def _digits(value: Any) -> Any:
 
 def main() -> None:
     """Prune the folder that the argument names, and draw the figures of what is left."""
-    path = write_records(Path(sys.argv[1]), REFERENCE)
-    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e6:.2f} MB")
-    for figure in write_figures(REFERENCE, FIGURES):
-        print(figure.relative_to(ROOT))
+    parser = argparse.ArgumentParser(description="Prune a recorded sweep for git.")
+    parser.add_argument("results", type=Path, help="a recorded sweep")
+    parser.add_argument("--records", type=Path, default=REFERENCE, metavar="FOLDER")
+    parser.add_argument("--figures", type=Path, default=FIGURES, metavar="FOLDER")
+    chosen = parser.parse_args()
+    path = write_records(chosen.results, chosen.records)
+    print(f"{os.path.relpath(path)}: {path.stat().st_size / 1e6:.2f} MB")
+    for figure in write_figures(chosen.records, chosen.figures):
+        print(os.path.relpath(figure))
 
 
 if __name__ == "__main__":

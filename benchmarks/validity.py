@@ -1,6 +1,7 @@
 """Whether comparisons tell the truth: no difference where there is none, and known ones found.
 
-    python -m benchmarks.validity [--blocks N] [--results FOLDER]
+    python -m benchmarks.validity [--blocks N] [--rounds N] [--steps N] [--seq-len N]
+                                  [--results FOLDER]
 
 Every block is an interleaved sweep of 10 rounds of real trials of four configurations: A under
 two names, each on a server of its own; and the same two with a busy loop in every step that
@@ -32,7 +33,7 @@ import argparse
 import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,16 +47,13 @@ from bench.controller import sweep
 from bench.controller.config import Settings
 from bench.controller.environments import provide
 from bench.controller.hosts import Hosts
-from bench.controller.precision import Widths
 from bench.controller.provenance import MachineWatch
-from bench.record import Record
 from bench.rounds import slowest
 from bench.trial import Configuration, Trial
-from benchmarks.launching import configuration
+from benchmarks.launching import Silent, configuration
 from benchmarks.report import Targets
 
 BLOCKS = 21
-ROUNDS = 10
 FEWER = (3, 5, 8)
 SLOWDOWNS = (0.05, 0.10, 0.03)
 """One after the other, block by block."""
@@ -65,6 +63,16 @@ NAMES = ("a", "a-2")
 """One environment under two names: none is faster than the other."""
 CALIBRATION = 8
 """Trials that set the length of the busy loops."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of every block."""
+
+    rounds: int = 10
+    steps: int = 40
+    seq_len: int = 2048
+    """Tokens."""
 
 
 class Outcome(NamedTuple):
@@ -93,45 +101,25 @@ class Block:
     """One row for each trial."""
 
     @property
+    def rounds(self) -> int:
+        """How many there are."""
+        return int(self.frame["round"].nunique())
+
+    @property
     def plain_step_s(self) -> float:
         """Median step of A."""
         return median(self.frame[self.frame["options.busy_s"].isna()].step_s.tolist())
 
 
-class Silent:
-    """A display that shows nothing."""
-
-    def __enter__(self) -> Silent:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def begin(self, trial: Trial) -> None:
-        """Nothing to say."""
-
-    def note(self, trial: Trial, text: str) -> None:
-        """Nothing to say."""
-
-    def done(self, trial: Trial, record: Record | None) -> None:
-        """Nothing to say."""
-
-    def waiting(self, trial: Trial) -> None:
-        """Nothing to say."""
-
-    def precision(self, found: Widths, total: int) -> None:
-        """Not asked for."""
-
-
-def plain(name: str = NAMES[0], busy_s: float = 0.0) -> Configuration:
+def plain(size: Size, name: str = NAMES[0], busy_s: float = 0.0) -> Configuration:
     """A, under `name`, with a busy loop in every step."""
     made = configuration(
         "torch-2.13",
         world=2,
         sp=2,
         zero=0,
-        seq_len=2048,
-        steps=40,
+        seq_len=size.seq_len,
+        steps=size.steps,
         gradient_check="off",
         options={"busy_s": busy_s} if busy_s else {},
     )
@@ -140,14 +128,15 @@ def plain(name: str = NAMES[0], busy_s: float = 0.0) -> Configuration:
     )
 
 
-def median_step_s(hosts: Hosts, folder: Path) -> float:
+def median_step_s(hosts: Hosts, folder: Path, size: Size) -> float:
     """Of A: what an earlier run noted in `folder`, or that of a few trials now."""
     noted = folder / "step_s.txt"
     if noted.exists():
         return float(noted.read_text())
     steps = []
     for round_ in range(CALIBRATION):
-        record = hosts.run(Trial(configuration=plain("calibration"), round=round_), folder)
+        trial = Trial(configuration=plain(size, "calibration"), round=round_)
+        record = hosts.run(trial, folder)
         step_s = slowest([one.step_s for one in record.samples])
         if step_s is None:
             raise SystemExit(f"calibration failed: {record.status.value}, {record.reason}")
@@ -156,18 +145,18 @@ def median_step_s(hosts: Hosts, folder: Path) -> float:
     return median(steps)
 
 
-def record_blocks(folder: Path, blocks: int) -> list[Block]:
+def record_blocks(folder: Path, blocks: int, size: Size) -> list[Block]:
     """Sweep every block into a folder of its own under `folder`."""
     made = []
     with Hosts(provide) as hosts:
-        step_s = median_step_s(hosts, folder)
+        step_s = median_step_s(hosts, folder, size)
         for number in range(blocks):
             slowdown = SLOWDOWNS[number % len(SLOWDOWNS)]
             loop = round(slowdown * step_s, 7)
             results = folder / f"block-{number:02}"
             sweep.create(results)
-            settings = Settings(results=results, rounds=ROUNDS, seed=number, report=False)
-            pool = [plain(name, busy_s) for name in NAMES for busy_s in (0.0, loop)]
+            settings = Settings(results=results, rounds=size.rounds, seed=number, report=False)
+            pool = [plain(size, name, busy_s) for name in NAMES for busy_s in (0.0, loop)]
             schedule = sweep.Schedule(pool, settings)
             sweep.run(schedule, hosts, Silent(), MachineWatch())
             print(f"block {number + 1} of {blocks}", flush=True)
@@ -176,19 +165,20 @@ def record_blocks(folder: Path, blocks: int) -> list[Block]:
 
 
 def outcomes(blocks: Sequence[Block]) -> Iterator[Outcome]:
-    """Every comparison of the blocks: at `ROUNDS` rounds, at fewer and at twice as many."""
+    """Every comparison of the blocks: at all their rounds, at fewer and at twice as many."""
     for members in (*((block,) for block in blocks), *_pairs(blocks)):
         slowdown = members[0].slowdown
         truth = true_ratio([b for b in blocks if b.slowdown == slowdown and b not in members])
         step_s = median([block.plain_step_s for block in members])
         alone = 1 / (1 + members[0].loop_s / step_s)
         frames = [
-            block.frame.assign(round=block.frame["round"] + ROUNDS * index)
+            block.frame.assign(round=block.frame["round"] + block.rounds * index)
             for index, block in enumerate(members)
         ]
         frame = pd.concat(frames, ignore_index=True)
-        whole = ROUNDS * len(members)
-        for rounds in (*FEWER, whole) if len(members) == 1 else (whole,):
+        whole = sum(block.rounds for block in members)
+        fewer = [rounds for rounds in FEWER if rounds < whole] if len(members) == 1 else []
+        for rounds in (*fewer, whole):
             part = frame[frame["round"] < rounds]
             for loop in ("none", str(members[0].loop_s)):
                 one, other = (_side(name, loop) for name in NAMES)
@@ -238,6 +228,8 @@ def main() -> None:
     """Measure, print the table, then the targets."""
     parser = argparse.ArgumentParser(description="Whether comparisons tell the truth.")
     parser.add_argument("--blocks", type=int, default=BLOCKS, help=f"at least {FEWEST_BLOCKS}")
+    for field in fields(Size):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
     parser.add_argument("--results", type=Path, help="keep the records here, and resume")
     chosen = parser.parse_args()
     if chosen.blocks < FEWEST_BLOCKS:
@@ -245,7 +237,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="spbench-validity-") as temporary:
         folder = chosen.results or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        blocks = record_blocks(folder, chosen.blocks)
+        size = Size(chosen.rounds, chosen.steps, chosen.seq_len)
+        blocks = record_blocks(folder, chosen.blocks, size)
     frame = pd.concat([block.frame for block in blocks])
     failed = frame[frame.status != "ok"]
     print(f"{len(frame):,} trials, {len(failed)} not ok, {(frame.noisy != '').sum()} noisy")
@@ -262,7 +255,7 @@ def main() -> None:
         print(f"  {apart} trials apart: {100 * deviation:.1f} %")
     found = pd.DataFrame(outcomes(blocks))
     table(found)
-    check(found)
+    check(found[found.rounds == size.rounds])
 
 
 def scatter(blocks: Sequence[Block]) -> float:
@@ -299,21 +292,20 @@ def table(found: pd.DataFrame) -> None:
 
 
 def check(found: pd.DataFrame) -> None:
-    """The targets, at `ROUNDS` rounds."""
-    at = found[found.rounds == ROUNDS]
+    """The targets, for comparisons of single blocks at all their rounds."""
     targets = Targets()
 
     def share(of: pd.Series) -> float:
         return 100 * float(of.mean())
 
-    same = at[at.slowdown == 0]
+    same = found[found.slowdown == 0]
     targets.check("A/A: no difference seen", share(same.verdict == NO_DIFFERENCE), ">=", 95, "%")
     for slowdown, target in ((0.10, 95), (0.05, 80)):
-        slow = at[at.slowdown == slowdown]
+        slow = found[found.slowdown == slowdown]
         name = f"{100 * slowdown:.0f} % slower: found"
         targets.check(name, share(slow.verdict == SLOWER), ">=", target, "%")
-    targets.check("intervals that hold the truth", share(at.covers), ">=", 90, "%")
-    print(f"intervals that hold what the loop alone would make: {share(at.covers_loop):.1f} %")
+    targets.check("intervals that hold the truth", share(found.covers), ">=", 90, "%")
+    print(f"intervals that hold what the loop alone would make: {share(found.covers_loop):.1f} %")
     targets.finish()
 
 

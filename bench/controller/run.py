@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from bench.controller.provenance import MachineWatch
 
 DEFAULT_EXPERIMENT = "quick"
+
+LauncherOf = Callable[[Callable[[EnvironmentSpec], Any]], AbstractContextManager[sweep.Launcher]]
+"""Makes what runs trials from what gives the interpreter of an environment."""
 
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -54,7 +57,7 @@ class Run:
     def __init__(
         self,
         console: Console,
-        launcher_of: Optional[Callable[..., Any]] = None,
+        launcher_of: Optional[LauncherOf] = None,
         provide: Optional[Callable[..., Any]] = None,
     ) -> None:
         self._console = console
