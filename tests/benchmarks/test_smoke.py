@@ -98,6 +98,7 @@ def test_reference(tmp_path: Path) -> None:
 
 
 @pytest.mark.environment
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_memory(tmp_path: Path) -> None:
     lines, targets = run("memory", tmp_path)
