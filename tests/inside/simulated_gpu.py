@@ -4,6 +4,7 @@ Nothing of this ran on a GPU: it shows the order of calls and the arithmetic. Pr
 """
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec
 from bench.worker import warm_up
 from bench.worker.collectives import timing
-from bench.worker.metrics import batch, memory
+from bench.worker.metrics import batch, memory, snapshot
 from bench.worker.scenarios import machine, train
 
 DEVICE = torch.device("cuda", 0)
@@ -110,6 +111,27 @@ def order(seconds_of_a_step, **fields):
     return {"done": done, "memory": fields["memory"], "samples": fields["samples"]}
 
 
+def snapshots():
+    """What is kept on demand, and when memory runs out though nothing was demanded."""
+    done = []
+    rank = SimpleNamespace(
+        device=DEVICE,
+        index=3,
+        request=SimpleNamespace(log=Path("logs/trial.log")),
+        row=lambda **fields: done.append(fields),
+    )
+    torch.cuda.memory._record_memory_history = lambda **options: done.append(options)
+    torch.cuda.memory._dump_snapshot = done.append
+    with snapshot.kept(rank, True):
+        done.append("steps")
+    try:
+        with snapshot.kept(rank, False):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+    except torch.cuda.OutOfMemoryError:
+        done.append("raised")
+    return done
+
+
 def batches():
     """Seconds of a call: on its own by the host's clock, in a batch, and as the scenarios say."""
     alone = Device()
@@ -151,6 +173,7 @@ if __name__ == "__main__":
                 "audit": order(1.0, **{**two, "steps": 1}),
                 "shared": order(1.0, **two, comm=shared),
                 "messages": {name: [m[0], m[-1]] for name, m in machine.MESSAGES.items()},
+                "snapshots": snapshots(),
                 "batches": batches(),
             }
         )

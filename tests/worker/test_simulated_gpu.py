@@ -66,3 +66,16 @@ def test_a_call_on_a_gpu_is_timed_in_a_batch_between_two_events(found: Any) -> N
 
 def test_a_gpus_links_are_measured_up_to_a_gibibyte(found: Any) -> None:
     assert found["messages"] == {"cpu": [4096, 2**24], "cuda": [4096, 2**30]}
+
+
+def test_snapshots_name_python_alone_and_are_kept_when_memory_runs_out(found: Any) -> None:
+    file = "trial.memory-3.pickle"
+    assert found["snapshots"] == [
+        {"max_entries": 100_000, "stacks": "python"},
+        "steps",
+        f"logs/{file}",
+        {"memory_snapshot": file, "why": "on demand"},
+        f"logs/{file}",
+        {"memory_snapshot": file, "why": "out of memory"},
+        "raised",
+    ]

@@ -34,7 +34,8 @@ def kept(rank: Rank, wanted: bool) -> Iterator[None]:
         yield
         return
     if wanted:
-        torch.cuda.memory._record_memory_history(max_entries=_MAX_EVENTS)
+        # frames of C++ cost time at every allocation, and minutes to be named at the end
+        torch.cuda.memory._record_memory_history(max_entries=_MAX_EVENTS, stacks="python")
     try:
         yield
     except torch.cuda.OutOfMemoryError:

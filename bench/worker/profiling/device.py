@@ -68,6 +68,11 @@ def call_spans(kernels: Sequence[Event], launched: Mapping[int, Labelled]) -> Di
     return found
 
 
+def unlaunched(kernels: Sequence[Event], launched: Mapping[int, Labelled]) -> int:
+    """Nanoseconds of kernels whose launch is in no host event; they count as the rest."""
+    return sum(one.end - one.start for one in kernels if one.correlation not in launched)
+
+
 def _label(kernel: Event, launched: Mapping[int, Labelled]) -> Labelled:
     if kernel.correlation is None:
         return _UNKNOWN

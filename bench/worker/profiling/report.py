@@ -4,7 +4,8 @@
 
     breakdown    `seconds` by category, `sum_s` of them, `step_s` by the rank's own clock,
                  and `off_by`, the difference as a share of `step_s`; `measured_step_s` is the
-                 median of the steps without the profiler
+                 median of the steps without the profiler; `unlaunched_s` of kernels whose launch
+                 the profiler did not see, so that nothing tells what they serve
     overlap      `transfer_s` of communication, `hidden_s` of it behind computation
     collectives  rows of `volume.table`
     ulysses      rows of `volume.against_theory`, where the attention method is Ulysses
@@ -23,6 +24,8 @@ from bench.worker.profiling.labels import PREFIX, Event, Labelled
 
 ADDS_UP_WITHIN = 0.02
 """Share of the step by which the categories may miss it."""
+UNLAUNCHED_WITHIN = 0.01
+"""Share of the step that may be kernels of unknown launch without a word about it."""
 _HOST = ("cpu_op", "user_annotation", "cuda_runtime", "cuda_driver")
 
 
@@ -50,6 +53,8 @@ class Traced(NamedTuple):
     """What the rank did in its steps, waiting not yet told apart."""
     windows: List[Interval]
     """Of the steps."""
+    unlaunched: int
+    """Nanoseconds of kernels of unknown launch."""
 
 
 def write(path: Path, shares: Sequence[Share], configuration: Configuration) -> Dict[str, Any]:
@@ -63,7 +68,9 @@ def write(path: Path, shares: Sequence[Share], configuration: Configuration) -> 
     trace.merge(path, {s.rank: s.events for s in shares}, pieces, names)
     details: Dict[str, Any] = {
         "profiled_steps": len(shares[0].step_s),
-        "breakdown": [_breakdown(share, pieces[share.rank]) for share in shares],
+        "breakdown": [
+            _breakdown(share, pieces[share.rank], traced[share.rank].unlaunched) for share in shares
+        ],
         "overlap": [],
         "collectives": [],
         "ulysses": [],
@@ -135,7 +142,7 @@ def read(share: Share) -> Traced:
     if kernels:
         pieces = [p for w in windows for p in device.pieces(kernels, launched, w)]
     calls = _calls(share, regions, host, device.call_spans(kernels, launched))
-    return Traced(labelled, calls, pieces, windows)
+    return Traced(labelled, calls, pieces, windows, device.unlaunched(kernels, launched))
 
 
 def _calls(
@@ -169,12 +176,15 @@ def headline(details: Dict[str, Any]) -> str:
     parts = [f"{name.replace('_', ' ')} {100 * total[name] / whole:.0f} %" for name in largest]
     if not details["adds_up"]:
         parts.append("does not add up to the step")
+    unknown = sum(one["unlaunched_s"] for one in details["breakdown"]) / whole
+    if unknown > UNLAUNCHED_WITHIN:
+        parts.append(f"kernels of unknown launch {100 * unknown:.0f} %")
     if details["bytes_agree"] is False:
         parts.append("bytes differ from theory")
     return ", ".join(parts)
 
 
-def _breakdown(share: Share, pieces: Sequence[Piece]) -> Dict[str, Any]:
+def _breakdown(share: Share, pieces: Sequence[Piece], unlaunched: int) -> Dict[str, Any]:
     steps = len(share.step_s)
     seconds = {name: value / steps for name, value in breakdown.seconds(pieces).items()}
     step_s, sum_s = sum(share.step_s) / steps, sum(seconds.values())
@@ -185,6 +195,7 @@ def _breakdown(share: Share, pieces: Sequence[Piece]) -> Dict[str, Any]:
         "step_s": step_s,
         "off_by": sum_s / step_s - 1.0,
         "measured_step_s": share.measured_step_s,
+        "unlaunched_s": unlaunched * 1e-9 / steps,
     }
 
 

@@ -92,5 +92,18 @@ def test_waiting_and_hiding_on_two_devices(tmp_path: Path) -> None:
     assert [round(s["gradient_reduction"] * 1e9) for s in by_rank] == [20, 20]
     assert [round(s["idle"] * 1e9) for s in by_rank] == [30, 40]
     assert [round(row["transfer_s"] * 1e9) for row in details["overlap"]] == [20, 20]
+    assert [row["unlaunched_s"] for row in details["breakdown"]] == [0.0, 0.0]
+    assert "unknown" not in details["headline"]
     assert details["adds_up"] is True
     assert details["bytes_agree"] is None
+
+
+def test_kernels_of_unknown_launch_are_told(tmp_path: Path) -> None:
+    c = configuration(world=2, sp=2, attention="local_attention_of_a_test")
+    shares = [share(0, 40), share(1, 60)]
+    lost = [e for e in shares[0].events if e.kind != "cuda_runtime" or e.correlation != 2]
+    shares[0] = shares[0]._replace(events=lost)
+    details = write(tmp_path / "traces" / "t.json.gz", shares, c)
+    # 20 of rank 0's 100 ns; headlines are means over ranks
+    assert [row["unlaunched_s"] for row in details["breakdown"]] == pytest.approx([20e-9, 0.0])
+    assert "kernels of unknown launch 10 %" in details["headline"]
