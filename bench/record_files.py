@@ -51,6 +51,11 @@ def rows_file(scratch: Path, rank: int) -> Path:
     return scratch / f"rows-{rank}.jsonl"
 
 
+def flight_recorder_file(scratch: Path, rank: int) -> Path:
+    """Where torch's flight recorder writes what the collectives of a rank were doing."""
+    return scratch / f"flight-{rank}"
+
+
 class RawRecord(NamedTuple):
     """A line of a records file, parsed but not validated."""
 

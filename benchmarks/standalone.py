@@ -15,6 +15,7 @@ import mmap
 import os
 import random
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Callable, List
@@ -50,7 +51,7 @@ def main() -> None:
 def _join(configuration: Configuration, reference: Path) -> Rank:
     request = Request(
         configuration=configuration,
-        scratch=reference,
+        scratch=Path(tempfile.mkdtemp(prefix=f"spbench-{os.getpid()}-")),
         log=reference,
         reference=reference,
         store_port=int(os.environ["MASTER_PORT"]),
@@ -66,7 +67,7 @@ def _join(configuration: Configuration, reference: Path) -> Rank:
 def _instrument(rank: Rank, rounds: int, steps: int) -> None:
     mesh = Mesh.create(rank.configuration.sp)
     reference = Reference(rank.reference, rank.configuration.model)
-    trainer = Trainer(rank.configuration, mesh, reference, rank.device)
+    trainer = Trainer(rank.configuration, mesh, reference, rank.device, rank.beat)
     clock = CpuClock()
     aggregate = plugins.load("loss", rank.configuration.loss).aggregate
     engine, batch, group = trainer.engine, trainer._batch, mesh.sp_group

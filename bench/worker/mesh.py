@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
+import torch
 import torch.distributed as dist
 
 from bench.worker.megatron_mpu import MegatronMpu
@@ -62,6 +63,14 @@ class Mesh:
                 across, alone = range(rank % sp, world, sp), range(rank, rank + 1)
                 arguments["mpu"] = MegatronMpu(group, _group(across), _group(alone))
         return cls(rank, world, sp, group, arguments)
+
+
+def barrier(device: torch.device, group: Optional[dist.ProcessGroup] = None) -> None:
+    """Wait for all ranks of `group` (None: all). NCCL is told this rank's GPU instead of guessing.
+
+    Without it NCCL takes the GPU of the rank's number, or the first that the group used before.
+    """
+    dist.barrier(group=group, device_ids=[device.index] if device.type == "cuda" else None)
 
 
 def _group(ranks: range) -> dist.ProcessGroup:

@@ -20,7 +20,8 @@ from typing import Any, Dict, List
 
 from bench.record import GradientMode
 from bench.trial import Configuration
-from bench.worker.rank import Rank, Request, join
+from bench.worker.leaving import leave_together
+from bench.worker.rank import COLLECTIVES_GIVE_UP, Rank, Request, join
 
 MAX_WARNINGS = 50
 _PR_SET_PDEATHSIG = 1
@@ -38,15 +39,17 @@ def run_rank(
     os.setsid()  # one kill then reaches whatever this rank starts
     rank = Rank(index, request, heartbeat)
     message: Dict[str, Any] = {"rank": index}
+    stores: List[Any] = []
     try:
         _prepare(rank)
         before, notes = set(sys.modules), LibraryNotes()
         message["warnings"] = notes.collected
-        join(rank, lambda: _store(rank, listener))
+        join(rank, lambda: _kept(stores, _store(rank, listener)))
         message["device"] = _device_name(rank)
         from bench.worker import plugins
 
         result = plugins.load("scenarios", request.configuration.scenario).run(rank)
+        _finish_device_work(rank)
         message["late_imports"] = sorted(set(sys.modules) - before)
         line = json.dumps({**message, "outcome": "finished", "result": result})
         raised = False
@@ -63,7 +66,31 @@ def run_rank(
         # errors; the server ends this process when they have had time to say their own.
         while True:
             signal.pause()
+    _leave(rank, stores[0])
     os._exit(0)
+
+
+def _kept(stores: List[Any], store: Any) -> Any:
+    stores.append(store)
+    return store
+
+
+def _finish_device_work(rank: Rank) -> None:
+    """Wait for the GPU; what failed there unseen raises now, while it can still be reported."""
+    if rank.device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(rank.device)
+
+
+def _leave(rank: Rank, store: Any) -> None:
+    """Wait for the others; this rank has reported, so what happens to them is theirs to say."""
+    rank.enter("done")
+    try:
+        leave_together(store, rank.index, rank.configuration.world, COLLECTIVES_GIVE_UP)
+    except RuntimeError as gone:  # the host ends the trial when a peer failed
+        print(f"spbench: rank {rank.index} leaves without its peers: {gone}", file=sys.stderr)
+        sys.stderr.flush()
 
 
 def _prepare(rank: Rank) -> None:

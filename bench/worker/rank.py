@@ -14,10 +14,12 @@ from typing import Any, Callable, Optional
 from bench.record import GradientMode
 from bench.record_files import rows_file
 from bench.trial import Configuration
+from bench.worker import flight_recorder
 
 HEARTBEAT = struct.Struct("<Qi20s")
 """Progress of a rank in shared memory: a counter, the step (-1: none), the phase's name."""
-_COLLECTIVES_GIVE_UP = timedelta(hours=6)  # far beyond any deadline: the host owns time
+COLLECTIVES_GIVE_UP = timedelta(hours=6)
+"""How long ranks wait for each other: far beyond any deadline, since the host owns time."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ class Rank:
         start = self.index * HEARTBEAT.size
         self.heartbeat[start : start + HEARTBEAT.size] = beat
 
+    def beat(self) -> None:
+        """A sign of life in a long phase: a parameter, a layer or a bucket is done."""
+        self.enter(self.phase, self.step)
+
     def row(self, **fields: Any) -> None:
         """Note a finding for `details["rows"]` of the record; it outlives this rank.
 
@@ -114,12 +120,16 @@ def join(rank: Rank, make_store: Callable[[], Any]) -> None:
         torch.cuda.set_device(gpu)
         rank.device = torch.device("cuda", gpu)
     backend = "nccl" if c.comm.name == "nccl" else "gloo"
+    flight_recorder.enable(rank.request.scratch, rank.index)
+    # Without `device_id`: torch before 2.3 does not know it, and later versions then make the
+    # communicator at once and split every subgroup from it, another path than users' trainers take.
     dist.init_process_group(
-        backend, store=make_store(), rank=rank.index, world_size=world, timeout=_COLLECTIVES_GIVE_UP
+        backend, store=make_store(), rank=rank.index, world_size=world, timeout=COLLECTIVES_GIVE_UP
     )
     import deepspeed
 
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    flight_recorder.answer(rank.request.scratch, rank.index, backend)
     if c.comm.name == "nccl_over_gloo":
         from bench.worker import nccl_over_gloo
 

@@ -8,7 +8,8 @@ Requests, each a line `{"op": …}`:
     reference  fork one process that makes what a reference folder lacks for `check`: the weights
                alone, or all; answers the same way
     progress   answers `progress`: each rank's beat count, phase and step
-    stacks     every rank writes its Python stack; answers `stacks`
+    stacks     every rank writes its Python stack, and what its collectives were doing into a
+               file of the scratch folder; answers `stacks`
     kill       end what is left of the trial; answers `ended` when no process of it is left
     preload    import modules, so that the next ranks need not
 
@@ -33,11 +34,13 @@ from typing import Any, Dict, List, Optional
 
 from bench.record import GradientMode
 from bench.trial import Configuration
-from bench.worker import orphans, preload, process
+from bench.worker import flight_recorder, orphans, preload, process
 from bench.worker.rank import HEARTBEAT, Request
 
 _STACK_WAIT_S = 1.0
 """How long ranks get to write their stacks: microseconds would do, unless the machine swaps."""
+_FLIGHT_RECORDER_WAIT_S = 5.0
+"""How long ranks get to write what their collectives did; torch looks once a second for a wish."""
 
 
 @dataclass
@@ -226,6 +229,7 @@ class Server:
             time.sleep(0.02)
         time.sleep(0.02)  # the last line of the last stack
         stacks = {index: path.read_text() for index, path in files.items() if path.exists()}
+        flight_recorder.ask(running.scratch, files, _FLIGHT_RECORDER_WAIT_S)
         self.answer(op="stacks", stacks=stacks)
 
     def _on_kill(self) -> None:

@@ -6,14 +6,13 @@ from typing import Any, Callable, Dict, List, Protocol
 
 import deepspeed
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from bench.trial import Configuration
 from bench.worker import plugins
 from bench.worker.batch import Batch, global_batch, shard
 from bench.worker.deepspeed_options import Watched
-from bench.worker.mesh import Mesh
+from bench.worker.mesh import Mesh, barrier
 from bench.worker.model import ShardLoss, build
 from bench.worker.reference import Reference
 
@@ -32,12 +31,20 @@ class Trainer:
     """One rank's engine, data and loss aggregation."""
 
     def __init__(
-        self, configuration: Configuration, mesh: Mesh, reference: Reference, device: torch.device
+        self,
+        configuration: Configuration,
+        mesh: Mesh,
+        reference: Reference,
+        device: torch.device,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """Raises ValueError for an option in `configuration.deepspeed` that DeepSpeed ignores."""
+        """`beat` is called as a sign of life whenever a part is made.
+
+        Raises ValueError for an option in `configuration.deepspeed` that DeepSpeed ignores.
+        """
         core = plugins.load("attention", configuration.attention).build(mesh, configuration.model)
         dtype = getattr(torch, configuration.dtype)  # as DeepSpeed casts the module anyway
-        module = build(configuration.model, core, reference.weights(), device, dtype)
+        module = build(configuration.model, core, reference.weights(), device, dtype, beat)
         config = Watched(deepspeed_config(configuration))
         self.engine, *_ = deepspeed.initialize(
             model=module,
@@ -45,9 +52,10 @@ class Trainer:
             config=config,
             **mesh.deepspeed_arguments,
         )
+        beat()
         config.refuse_unasked(configuration.deepspeed)
         self._aggregate = plugins.load("loss", configuration.loss).aggregate
-        self._group = mesh.sp_group
+        self._group, self._device = mesh.sp_group, device
         self._batch = _on_device(_shard(configuration, mesh), device)
 
     def step(
@@ -57,7 +65,7 @@ class Trainer:
 
         `enter(phase)` is told each phase's name as it begins, and `clock` marks its end.
         """
-        dist.barrier()
+        barrier(self._device)
         enter("forward")
         clock.mark()
         shard_loss = ShardLoss(*self.engine(*self._batch))

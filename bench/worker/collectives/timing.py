@@ -20,6 +20,7 @@ from bench.trial import DTYPE_BYTES, Configuration
 from bench.worker.collectives.calls import Place
 from bench.worker.collectives.catalogue import KNOWN, function_of
 from bench.worker.collectives.variant import Variant
+from bench.worker.mesh import barrier
 from bench.worker.metrics.batch import CALLS, seconds_per_call
 
 WARMUP, REPETITIONS = 3, 10
@@ -132,7 +133,7 @@ def _timed(
 
 def _once(work: Callable[[], Any], calls: int, x: Tensor, place: Place) -> float:
     """Seconds of one of `calls` calls on this rank, which all ranks of the group begin together."""
-    dist.barrier(group=place.group)
+    barrier(x.device, place.group)
     if x.device.type == "cuda":
         torch.cuda.synchronize(x.device)
     return seconds_per_call(work, calls, x.device)

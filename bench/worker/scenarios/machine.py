@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, List
 import torch
 import torch.distributed as dist
 
+from bench.worker.mesh import barrier
 from bench.worker.metrics.batch import CALLS, seconds_per_call
 from bench.worker.rank import Rank
 
@@ -99,7 +100,7 @@ def _slowest(rank: Rank, operation: Callable[[], Any], calls: int) -> float:
     """Seconds of one of `calls` operations on the slowest rank; the same number on every rank."""
     if rank.device.type == "cuda":
         torch.cuda.synchronize()
-    dist.barrier()
+    barrier(rank.device)
     seconds = seconds_per_call(operation, calls, rank.device)
     took = torch.tensor([seconds], dtype=torch.float64, device=rank.device)
     dist.all_reduce(took, op=dist.ReduceOp.MAX)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Dict, Tuple
 
 import torch
-import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 
+from bench.worker.mesh import barrier
 from bench.worker.metrics import clock
 from bench.worker.profiling import report, trace
 from bench.worker.profiling.recorder import Recorder, RegionClock, threads_of
@@ -42,7 +42,7 @@ def run(rank: Rank) -> Dict[str, Any]:
     rank.enter("profile")
     late_s *= rank.index == rank.configuration.world - 1
     _profile(rank, trainer, steps, late_s, fields["samples"])
-    dist.barrier()  # every rank's share is on the disk
+    barrier(rank.device)  # every rank's share is on the disk
     if rank.index:
         return fields
     rank.enter("breakdown")

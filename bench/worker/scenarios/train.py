@@ -61,7 +61,7 @@ def measure(
     mesh = Mesh.create(c.sp)
     memory.limit(rank.device.type, c.memory_limit)  # the stacks of gloo's threads do not count
     reference = Reference(rank.reference, c.model)
-    trainer = Trainer(c, mesh, reference, rank.device)
+    trainer = Trainer(c, mesh, reference, rank.device, rank.beat)
     make_clock = clock.CudaClock if cuda else clock.CpuClock
 
     losses: List[Tensor] = []
