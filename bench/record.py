@@ -10,7 +10,7 @@ History of the format (`SCHEMA_VERSION`):
    `config.limits.hang_s` may be null, and `hang_s` says what it came to. New: `config.matmul`,
    `config.sdpa`, `gradient_mode`, `gradient_reason`, `gradient.mode`, `gradient.scale_error`,
    `gradient.blocks`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`,
-   `machine.gpu_states`.
+   `machine.gpu_states`, `first_ended`, `flight_recorder`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Status(str, Enum):
     """A rank raised."""
     OOM = "oom"
     HANG = "hang"
-    """No rank made progress for `limits.hang_s`."""
+    """No rank made progress for `hang_s`, or NCCL's watchdog gave up first."""
     TIMEOUT = "timeout"
     """Progress, but not done within `limits.timeout_s`."""
     CRASH = "crash"
@@ -308,6 +308,8 @@ class Record(Part):
     noisy: List[str] = []
     """Why the machine was not quiet; empty when it was."""
     errors: List[RankError] = []
+    first_ended: Optional[int] = None
+    """The rank that was the first to end without a result, where that settled the status."""
     ranks: List[RankOutcome] = []
     samples: List[RankSamples] = []
     memory: List[RankMemory] = []
@@ -325,6 +327,9 @@ class Record(Part):
     the ranks noted on their way, in rank order, there even when a rank failed later."""
     log: Optional[str] = None
     """Output of the ranks, relative to the results folder."""
+    flight_recorder: List[str] = []
+    """What each rank's last collectives were doing when the trial hung, relative to the results
+    folder: pickles that `torchfrtrace` reads."""
 
     @property
     def key(self) -> Tuple[str, int]:

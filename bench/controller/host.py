@@ -17,6 +17,7 @@ from bench.controller.gpus import driver_version
 from bench.controller.outcome import Flight
 from bench.controller.server_process import ServerProcess
 from bench.record import GradientMode, RankError, Record, Status, WorkerProvenance
+from bench.record_files import flight_recorder_file
 from bench.trial import Trial
 
 GRACE_S = 0.5
@@ -25,8 +26,8 @@ POLL_S = 0.5
 """How often a silent trial is asked for its progress."""
 ANSWER_S = 30.0
 """How long a server may take to answer; it does so between two reads, in well under 1 s."""
-LEAST_HANG_S = 60.0
-"""Seconds without progress after which a trial has hung, at least."""
+LOST_PEER_GRACE_S = 5.0
+"""How long a rank gets to say why it failed when others have only said that they lost a peer."""
 BUSY_SHARE = 0.1
 """Share of a core from which on a rank on CPU counts as computing, not as waiting."""
 
@@ -89,6 +90,7 @@ class Host:
             gradient_mode=mode,
             worker=self._provenance(flight),
             log=str(log.relative_to(folder)),
+            flight_recorder=[str(path.relative_to(folder)) for path in flight.dumps],
             **{"gradient_reason": why_not, **flight.fields()},
         )
 
@@ -100,7 +102,7 @@ class Host:
         c = trial.configuration
         scratch, began = self._server.scratch / trial.id, time.time()
         scratch.mkdir(parents=True, exist_ok=True)
-        flight = Flight(c.world, scratch)
+        flight = Flight(c.world, scratch, log)
         flight.oom_kills_before = outcome.oom_kills()
         self._server.send(
             op="run",
@@ -122,9 +124,12 @@ class Host:
             for line in others:
                 flight.take(line)
             leftovers.remove_shared_memory(flight.store_port)
+            if c.comm.device == "cuda":
+                leftovers.remove_nccl_segments(began)
             if flight.failed() or not flight.all_settled():
                 leftovers.remove_build_locks(self._server.interpreter.extensions, began)
             flight.collect_rows()
+            flight.dumps = _keep_dumps(scratch, log, c.world)
             shutil.rmtree(scratch, ignore_errors=True)
         return flight
 
@@ -138,7 +143,8 @@ class Host:
             now = time.monotonic()
             if flight.failed() and failed_at is None:
                 failed_at = now
-            if failed_at is not None and (now - failed_at > GRACE_S or flight.all_settled()):
+            grace = GRACE_S if flight.cause_known() else LOST_PEER_GRACE_S
+            if failed_at is not None and (now - failed_at > grace or flight.all_settled()):
                 return
             line = self._server.receive(0.05 if failed_at is not None else POLL_S)
             if line is not None:
@@ -158,10 +164,10 @@ class Host:
                 flight.give_up(Status.HANG, f"no progress for {hang_s:g} s", self._stacks(flight))
 
     def _progressed(self, flight: Flight, on_cpu: bool) -> bool:
-        """Whether a rank entered another phase, or computed, since the last time.
+        """Whether a rank reported itself, or computed, since the last time.
 
-        A rank on GPU that waits for others spins, so that in a step its CPU time says nothing;
-        in the set-up and in the gradient check it does.
+        A rank on GPU that waits spins, in NCCL or for its device, so that its CPU time says
+        nothing; that of processes it started, compilers say, does.
         """
         others: list[dict[str, Any]] = []
         answer = self._server.ask("progress", "progress", others, ANSWER_S)
@@ -170,8 +176,8 @@ class Host:
         moved = flight.beat(answer["beats"])
         if answer["beats"] and not flight.outside_steps() and self.in_steps is not None:
             self.in_steps()
-        busy = flight.computed(list(map(leftovers.cpu_seconds, flight.pids)), BUSY_SHARE)
-        return moved or (busy and (on_cpu or flight.outside_steps())) or bool(others)
+        used = [leftovers.cpu_seconds(pid, of_itself=on_cpu) for pid in flight.pids]
+        return flight.computed(used, BUSY_SHARE) or moved or bool(others)
 
     def _stacks(self, flight: Flight) -> dict[str, str]:
         others: list[dict[str, Any]] = []
@@ -229,10 +235,20 @@ class Host:
         )
 
 
+def _keep_dumps(scratch: Path, log: Path, world: int) -> list[Path]:
+    """Copy what torch's flight recorder wrote of each rank to beside the log."""
+    kept = []
+    for rank in range(world):
+        if (written := flight_recorder_file(scratch, rank)).exists():
+            copy = log.with_name(f"{log.stem}.flight-{rank}")
+            kept.append(Path(shutil.copyfile(written, copy)))
+    return kept
+
+
 def _hang_s(trial: Trial) -> float:
     """Seconds without progress after which `trial` has hung."""
     given = trial.configuration.limits.hang_s
-    return LEAST_HANG_S if given is None else given
+    return theory.hang_s(trial.configuration) if given is None else given
 
 
 def threads_per_rank(world: int) -> int:

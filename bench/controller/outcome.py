@@ -8,32 +8,30 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.controller import abort, deaths
+from bench.controller.deaths import Death
 from bench.record import PHASES, GradientError, RankError, RankOutcome, Status
 from bench.record_files import rows_file
 from bench.trial import EnvironmentSpec
 
 _SEVERITY = {"match": 0, "scaled": 1, "wrong": 2, "none": 3}
-_OUT_OF_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "bad_alloc",
-)
 
 
 class Flight:
     """A trial in the air: collects the server's lines, then says what happened."""
 
-    def __init__(self, world: int, scratch: Path | None = None) -> None:
+    def __init__(self, world: int, scratch: Path | None = None, log: Path | None = None) -> None:
         self.world = world
-        self._scratch = scratch
+        self._scratch, self._log = scratch, log
+        self._log_start = log.stat().st_size if log is not None and log.exists() else 0
         self._rows: list[dict[str, Any]] = []
         self.pids: list[int] = []
         self.store_port = 0
         self.oom_kills_before = 0
+        self.dumps: list[Path] = []  # of torch's flight recorder
         self._reports: dict[int, dict[str, Any]] = {}
         self._exits: dict[int, dict[str, Any]] = {}
+        self._dead: list[Death] = []  # without a report, in the order in which they ended
         self._beats: list[dict[str, Any]] = []
         self._cpu: tuple[float, list[float]] | None = None
         self._gave_up: tuple[Status, str] | None = None
@@ -49,6 +47,8 @@ class Flight:
             self._reports[line["rank"]] = line
         elif line["op"] == "exited":
             self._exits[line["rank"]] = line
+            if line["rank"] not in self._reports:
+                self._dead.append(_death(line))
 
     def beat(self, beats: list[dict[str, Any]]) -> bool:
         """Take the ranks' heartbeats; whether any of them moved since the last ones."""
@@ -90,6 +90,10 @@ class Flight:
         """Whether a rank raised, or ended without having finished."""
         return any(self._has_failed(rank) for rank in range(self.world))
 
+    def cause_known(self) -> bool:
+        """Whether a rank failed by itself, and not only because it lost a peer."""
+        return bool(self._dead) or any(map(_failed_by_itself, self.errors()))
+
     def all_settled(self) -> bool:
         """Whether every rank has reported or ended."""
         return len(self._reports.keys() | self._exits.keys()) == self.world
@@ -108,6 +112,8 @@ class Flight:
         status, reason = self._status()
         fields: dict[str, Any] = {"status": status, "reason": reason, "errors": self.errors()}
         fields["ranks"] = [self._outcome(rank) for rank in range(self.world)]
+        if self._dead_settle():
+            fields["first_ended"] = self._dead[0].rank
         if status is Status.OK:
             results = [self._reports[rank]["result"] for rank in range(self.world)]
             for name in ("samples", "memory"):
@@ -125,13 +131,10 @@ class Flight:
         return fields
 
     def _status(self) -> tuple[Status, str | None]:
-        dead = [rank for rank in sorted(self._exits) if rank not in self._reports]
-        if dead:  # before what others raised: they only lost their peer
-            first = self._exits[dead[0]]
-            if first["signal"] == signal.SIGKILL and oom_kills() > self.oom_kills_before:
-                return Status.OOM, f"the kernel's out-of-memory killer ended {_ranks(dead)}"
-            return Status.CRASH, f"{_ranks(dead)} ended by {_manner(first)} without a result"
         errors = self.errors()
+        if self._dead_settle():  # before what others raised: they only lost their peer
+            killed = oom_kills() > self.oom_kills_before
+            return deaths.judge(self._dead, self._output(), killed)
         if errors:
             status = Status.OOM if any(map(is_out_of_memory, errors)) else Status.ERROR
             return status, failure_line(errors)
@@ -140,12 +143,27 @@ class Flight:
             return status, f"{reason}; {self._whereabouts()}"
         return Status.OK, None
 
+    def _dead_settle(self) -> bool:
+        """Whether ranks that ended without a result settle the status.
+
+        Not where they only aborted because of what another raised.
+        """
+        errors = self.errors()
+        if not self._dead or not any(map(_failed_by_itself, errors)):
+            return bool(self._dead)
+        if any(map(is_out_of_memory, errors)):  # on a full card NCCL fails in many ways
+            return not deaths.all_aborted(self._dead)
+        return not deaths.followed(self._dead, self._output())
+
+    def _output(self) -> str:
+        return abort.written_since(self._log, self._log_start)
+
     def _whereabouts(self) -> str:
         """Where the ranks were: `ranks 0, 1 in backward, rank 2 in forward`."""
         places: dict[str, list[int]] = {}
         for beat in self._beats:
             places.setdefault(beat["phase"], []).append(beat["rank"])
-        return ", ".join(f"{_ranks(ranks)} in {phase}" for phase, ranks in places.items())
+        return ", ".join(f"{deaths.ranks(ranks)} in {phase}" for phase, ranks in places.items())
 
     def _outcome(self, rank: int) -> RankOutcome:
         report, exit_ = self._reports.get(rank), self._exits.get(rank)
@@ -190,7 +208,7 @@ class Flight:
         elif exit_["signal"] == signal.SIGKILL and oom_kills() > self.oom_kills_before:
             status, message = Status.OOM, "the kernel's out-of-memory killer ended its process"
         else:
-            status, message = Status.CRASH, f"its process ended by {_manner(exit_)}"
+            status, message = Status.CRASH, f"its process ended by {_death(exit_).manner}"
         error = RankError(
             rank=0, type="Reference", message=message, traceback="", phase="reference"
         )
@@ -236,7 +254,7 @@ def failure_line(errors: list[RankError]) -> str:
         groups.setdefault((error.type, error.phase), []).append(error)
     (kind, phase), same = max(groups.items(), key=lambda item: len(item[1]))
     message = same[0].message.strip().splitlines()
-    where = _ranks([error.rank for error in same])
+    where = deaths.ranks([error.rank for error in same])
     return f"{kind} in {phase} on {where}" + (f": {message[0][:200]}" if message else "")
 
 
@@ -244,8 +262,11 @@ def is_out_of_memory(error: RankError) -> bool:
     """Whether an exception says that memory ran out, on CPU or GPU."""
     if error.type.rpartition(".")[2] in ("OutOfMemoryError", "MemoryError"):
         return True
-    text = error.message.lower()
-    return any(words in text for words in _OUT_OF_MEMORY)
+    return abort.says_out_of_memory(error.message)
+
+
+def _failed_by_itself(error: RankError) -> bool:
+    return is_out_of_memory(error) or not abort.says_peer_lost(error.message)
 
 
 def version_mismatch(spec: EnvironmentSpec, observed: dict[str, Any]) -> str | None:
@@ -273,10 +294,5 @@ def oom_kills() -> int:
     return 0
 
 
-def _manner(exit_: dict[str, Any]) -> str:
-    number = exit_["signal"]
-    return signal.Signals(number).name if number else f"exit code {exit_['exit_code']}"
-
-
-def _ranks(ranks: list[int]) -> str:
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+def _death(exit_: dict[str, Any]) -> Death:
+    return Death(exit_["rank"], exit_["signal"], exit_["exit_code"])

@@ -34,6 +34,7 @@ from bench.theory.memory import (
     logits_bytes,
     model_state_bytes,
 )
+from bench.theory.patience import hang_s
 from bench.theory.peak import (
     PeakMemory,
     Training,
@@ -98,6 +99,7 @@ __all__ = [
     "decision",
     "gradient_bytes",
     "gradient_mode",
+    "hang_s",
     "hardware_flops_per_step",
     "impossible",
     "layer_activation_bytes",

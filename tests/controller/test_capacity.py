@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import pytest
 
 from bench.controller.drivers import capacity
+from bench.controller.outcome import Flight
 from bench.record import RankMemory, Record, Status
 from bench.trial import Trial
+from tests.controller.test_outcome import raised
 from tests.controller.test_progress import error, record, trial
 
 LIMIT = 2**30
@@ -103,6 +106,29 @@ def test_another_end_ends_the_search_and_loses_nothing(status: Status) -> None:
     assert [one["seq_len"] for one in made.details["attempts"]] == [1024, 2048, 4096]
     assert made.details["longest"] == 2048
     assert made.memory[0].peak_bytes == 2048
+
+
+def test_a_card_on_which_nccl_or_cublas_found_no_memory_does_not_end_the_search() -> None:
+    """The statuses are those that the ranks' own words lead to."""
+    full = cycle(
+        [
+            "Last error:\nFailed to CUDA calloc async 608 bytes",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        ]
+    )
+
+    class Card(Machine):
+        def launch(self, one: Trial) -> Record:
+            made = super().launch(one)
+            if made.status is not Status.OOM:
+                return made
+            flight = Flight(1)
+            flight.take(raised(0, message=next(full)))
+            return record(one, **flight.fields())
+
+    made, _ = search(Card(fits=5000))
+    assert made.status is Status.OK
+    assert (made.details["longest"], made.details["shortest_failed"]) == (4608, 5120)
 
 
 def test_without_a_limit_nothing_is_predicted() -> None:
