@@ -1,8 +1,9 @@
-"""How long ranks warm up, by hand; real ranks are in `test_train.py`."""
+"""How long ranks warm up, by hand and on real ranks; whole trials are in `test_train.py`."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -57,3 +58,9 @@ def test_rank_0_decides_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [False, True]
     assert WarmUp(NOTHING, device=None).asks_for_more(0) is False
     assert len(asked) == 2  # no communication where nothing is asked for
+
+
+@pytest.mark.environment
+def test_real_ranks_take_as_many_steps_though_their_clocks_differ(run_inside: Any) -> None:
+    slow, fast = run_inside("torch-2.13", "warm_up_ranks.py")
+    assert slow == fast >= 2
