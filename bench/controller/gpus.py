@@ -109,10 +109,18 @@ def _gpu_handles(nvml: Any, visible: Optional[str]) -> list[object]:
             if entry.isdigit():
                 handles.append(nvml.nvmlDeviceGetHandleByIndex(int(entry)))
             else:
-                handles.append(nvml.nvmlDeviceGetHandleByUUID(entry))
+                handles.append(_by_uuid(nvml, entry))
         except nvml.NVMLError:
             break
     return handles
+
+
+def _by_uuid(nvml: Any, entry: str) -> object:
+    """The card or instance named `entry`; as in CUDA, the beginning of one card's name will do."""
+    cards = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+    uuids = [text(ask(nvml, "nvmlDeviceGetUUID", card)) or "" for card in cards]
+    named = [card for card, uuid in zip(cards, uuids) if entry and uuid.startswith(entry)]
+    return named[0] if len(named) == 1 else nvml.nvmlDeviceGetHandleByUUID(entry)
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,8 @@ from tests.controller.fake_nvml import MIB, FakeNvml, OldNvml, driver
         ("1", ["gpu1"]),
         ("1,0", ["gpu1", "gpu0"]),
         ("GPU-bbb", ["gpu1"]),
+        ("GPU-b", ["gpu1"]),
+        ("GPU-", []),
         ("0,7,1", ["gpu0"]),
         ("-1", []),
         ("", []),
