@@ -1,25 +1,39 @@
-"""Runs inside an environment: what a rank says where torch can use no GPU."""
+"""Runs inside an environment: what a rank says where torch can use no GPU, and which it takes."""
 
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import torch
 
-from bench.worker.rank import usable_gpus
+from bench.trial import CommSpec
+from bench.worker.rank import join
+
+configuration = SimpleNamespace(world=8, seed=0, comm=CommSpec(name="nccl"))
+request = SimpleNamespace(store_port=1, threads=1)
+rank = SimpleNamespace(index=4, request=request, configuration=configuration)
 
 
-def said() -> str:
+def joining() -> str:
+    """What the rank raises."""
     try:
-        return f"no error: {usable_gpus()}"
+        join(rank, make_store=lambda: None)
     except RuntimeError as error:
         return str(error)
+    return "no error"
 
 
-found = [said()]
+def set_device(gpu: int) -> None:
+    """Stands in for CUDA, and ends the joining there."""
+    raise RuntimeError(f"takes GPU {gpu}")
+
+
+torch.cuda.set_device = set_device
+found = [joining()]
 torch.cuda.init = lambda: None  # a driver that starts, and shows no card
 torch.cuda.device_count = lambda: 0
-found.append(said())
+found.append(joining())
 torch.cuda.device_count = lambda: 3
-found.append(said())
+found.append(joining())
 print(json.dumps({"torch": torch.__version__, "said": found}))
