@@ -142,8 +142,8 @@ def usable_gpus() -> int:
 
     try:
         torch.cuda.init()  # until then `device_count` asks NVML, which counts cards
-    except (AssertionError, RuntimeError) as error:
-        raise _no_gpu(torch.__version__, str(error)) from error
+    except (AssertionError, RuntimeError, torch.cuda.DeferredCudaCallError) as error:
+        raise _no_gpu(torch.__version__, str(error).splitlines()[0]) from error
     count = torch.cuda.device_count()
     if count == 0:
         raise _no_gpu(torch.__version__, "it counts none")

@@ -79,6 +79,10 @@ def interpreter(
         )
     )
     (package / "distributed.py").write_text(_DISTRIBUTED.format(nccl=nccl))
+    for name, found in (("torch", version), ("deepspeed", "0.18.2")):
+        metadata = package.parent / f"{name}-{found}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {found}\n")
     python = folder / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH="{package.parent}" exec "{sys.executable}" "$@"\n')
     python.chmod(python.stat().st_mode | stat.S_IXUSR)

@@ -5,17 +5,21 @@ No test here has met a GPU: what CUDA says is pretended, what spbench makes of i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from bench import cli_doctor
+from bench.cli import app
 from bench.controller import doctor, torch_gpus
 from bench.controller import run as run_module
 from bench.controller.environments import provide
 from bench.controller.hosts import Hosts
 from bench.controller.interpreter import EnvironmentProblem
-from bench.controller.messages import ConfigurationError
 from bench.controller.torch_gpus import needed, require, seen_by
 from bench.record import Status
 from bench.trial import CommSpec, Trial
@@ -166,25 +170,44 @@ def test_with_a_pool_the_record_says_that_the_environment_is_at_fault(
     assert not (tmp_path / "logs").exists()  # no server was started
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected"), [("auto", "nccl_over_gloo"), ("nccl", None)], ids=str
-)
-def test_the_doctor_follows_what_torch_can_use(
-    asked: str, expected: str | None, tmp_path: Path, nvml: FakeNvml
-) -> None:
+@pytest.fixture
+def ask_doctor(
+    tmp_path: Path, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], tuple[Result, list[Any]]]:
+    """`spbench doctor --comm NAME` on a torch without CUDA; gives what it would audit, too."""
     python = interpreter(tmp_path, version="2.13.0+cpu", cuda=None).python
-    comm = doctor.comm(asked, world=2, gpus=2)
-    assert comm.name == "nccl"
-    if expected is None:
-        with pytest.raises(ConfigurationError, match=r"--comm nccl: torch 2\.13\.0\+cpu is built"):
-            doctor.usable_comm(comm, asked, python, 2)
-        return
-    found, why = doctor.usable_comm(comm, asked, python, 2)
-    assert found.name == expected
-    assert why == (
-        "torch 2.13.0+cpu is built without CUDA and can use none of the 2 GPUs; "
-        "audited with nccl_over_gloo instead"
+    audited: list[Any] = []
+    monkeypatch.setattr(
+        cli_doctor, "_audit", lambda question, to_json: audited.append(question) or True
     )
+
+    def ask(comm: str) -> tuple[Result, list[Any]]:
+        arguments = ["doctor", "--python", str(python), "--world", "2", "--comm", comm]
+        return CliRunner().invoke(app, arguments), audited
+
+    return ask
+
+
+def test_the_doctor_audits_on_the_cpu_where_torch_cannot_use_the_gpus(
+    ask_doctor: Callable[[str], tuple[Result, list[Any]]],
+) -> None:
+    done, audited = ask_doctor("auto")
+    assert done.exit_code == 0
+    assert [one.comm.name for one in audited] == ["nccl_over_gloo"]
+    assert done.stderr == (
+        "spbench: torch 2.13.0+cpu is built without CUDA and can use none of the 2 GPUs; "
+        "audited with nccl_over_gloo instead\n"
+    )
+
+
+def test_the_doctor_refuses_nccl_where_torch_cannot_use_the_gpus(
+    ask_doctor: Callable[[str], tuple[Result, list[Any]]],
+) -> None:
+    done, audited = ask_doctor("nccl")
+    assert (done.exit_code, audited) == (2, [])
+    assert len(done.stderr.splitlines()) == 1
+    assert "--comm nccl: torch 2.13.0+cpu is built without CUDA" in done.stderr
+    assert "--comm nccl_over_gloo" in done.stderr
 
 
 def test_the_doctor_asks_nobody_where_ranks_are_on_the_cpu(tmp_path: Path) -> None:
