@@ -7,12 +7,17 @@ from types import SimpleNamespace
 
 import torch
 
-from bench.trial import CommSpec
-from bench.worker.rank import join
+from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec
+from bench.worker.rank import Rank, join
 
-configuration = SimpleNamespace(world=8, seed=0, comm=CommSpec(name="nccl"))
-request = SimpleNamespace(store_port=1, threads=1)
-rank = SimpleNamespace(index=4, request=request, configuration=configuration)
+configuration = Configuration(
+    environment=EnvironmentSpec(name="this", python="python"),
+    model=ModelSpec(name="none", layers=1, hidden=2, heads=1, kv_heads=1, ffn=1, vocab=2),
+    comm=CommSpec(name="nccl"),
+    world=8,
+)
+request = SimpleNamespace(configuration=configuration, store_port=1, threads=1)
+rank = Rank(index=4, request=request, heartbeat=None)
 
 
 def joining() -> str:
