@@ -87,8 +87,10 @@ RESULTS = {
     "gradient_residual": Column("float64", "the same with the scale taken out"),
     "gradient_noise_floor": Column("float64", "relative error that the dtype alone costs"),
     "gradient_ranks_agree": Column("boolean", "every rank saw the same gradient"),
-    "first_loss": Column("float64", "loss of the first step, mean over ranks"),
+    "first_loss": Column("float64", "loss of the first step, mean over ranks or replicas"),
     "reference_loss": Column("float64", "the reference's loss of the first step"),
+    "first_loss_agrees": Column("boolean", "both are equal up to rounding; missing: not judged"),
+    "first_loss_reason": Column("str", "why it was not compared; missing: it was, or not asked"),
     "emulated": Column("bool", "torch's NCCL code path ran on gloo"),
     "timings_valid": Column("bool", "False: the times are no measure (ranks shared a GPU)"),
     "noisy": Column("str", "why the machine was not quiet; empty: it was"),
@@ -159,6 +161,7 @@ def results_of(record: Content, axes: Content) -> dict[str, Any]:
         "gradient_mode": record.get("gradient_mode"),  # records of schema version 1 have neither
         "gradient_reason": record.get("gradient_reason"),
         **_gradient(record["gradient"]),
+        **_first_loss(record),
         "emulated": bool(record["emulated"]),
         "timings_valid": bool(record["timings_valid"]),
         "noisy": "; ".join(record["noisy"]),
@@ -223,8 +226,19 @@ def _gradient(gradient: Content | None) -> dict[str, Any]:
         "gradient_residual": _optional(found.get("residual")),
         "gradient_noise_floor": _optional(found.get("noise_floor")),
         "gradient_ranks_agree": found.get("ranks_agree"),
-        "first_loss": _optional(found.get("loss")),
-        "reference_loss": _optional(found.get("reference_loss")),
+    }
+
+
+def _first_loss(record: Content) -> dict[str, Any]:
+    """The forward pass's where there is one, else the gradient's, unless that is of a proxy."""
+    apart: Content = record.get("first_loss") or {}
+    gradient: Content = record["gradient"] or {}
+    own = {} if apart or gradient.get("mode") == "proxy" else gradient
+    return {
+        "first_loss": _optional(apart.get("loss", own.get("loss"))),
+        "reference_loss": _optional(apart.get("reference", own.get("reference_loss"))),
+        "first_loss_agrees": apart.get("agrees"),
+        "first_loss_reason": apart.get("reason"),
     }
 
 

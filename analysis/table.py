@@ -33,6 +33,7 @@ RIGHT = ("tokens/s", "interval", "noisy")
 WRAPPED = "gradient or failure"
 """The one column that may take several lines."""
 NOT_COMPARED = "not compared"
+FIRST_LOSS_OFF = "first loss is not that of one device"
 GAP = 1
 """Blanks between columns."""
 
@@ -142,6 +143,8 @@ def _gradients(trials: pd.DataFrame) -> Iterator[str]:
             yield marked(said, one.gradient_mode)
         elif one.status == "ok" and isinstance(one.gradient_reason, str):
             yield NOT_COMPARED
+        if pd.notna(one.first_loss_agrees) and not one.first_loss_agrees:
+            yield FIRST_LOSS_OFF
 
 
 def _distinct(texts: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ History of the format (`SCHEMA_VERSION`):
 2. `config.gradient_check` is a name, where it was a boolean (`true` is `auto`, `false` is `off`);
    `config.limits.hang_s` may be null, and `hang_s` says what it came to. New: `config.matmul`,
    `config.sdpa`, `gradient_mode`, `gradient_reason`, `gradient.mode`, `gradient.scale_error`,
-   `gradient.blocks`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`,
+   `gradient.blocks`, `first_loss`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`,
    `machine.gpu_states`, `first_ended`, `flight_recorder`.
 """
 
@@ -28,6 +28,9 @@ READABLE_VERSIONS = frozenset({1, 2})
 
 GradientMode = Literal["exact", "proxy", "sketch", "directional", "off"]
 """A `gradient_check` that is decided: `auto` has become one of these."""
+Wanted = Literal["exact", "proxy", "sketch", "directional", "off", "first_loss"]
+"""What a trial needs of its reference: all for `exact`, the float64 loss for `first_loss`, and
+the initial weights for every other mode."""
 MODE_MARKS = {"proxy": "2-layer proxy", "directional": "directional"}
 """What stands beside a verdict, for people, that is not of the trial's whole gradient."""
 
@@ -175,6 +178,23 @@ class GradientError(Part):
     """`directional` only."""
 
 
+class FirstLoss(Part):
+    """The first step's loss beside a forward pass of one device in float64.
+
+    It sees what a gradient compared in another way than exactly cannot: a wrong forward pass.
+    """
+
+    loss: Optional[float]
+    """Mean over replicas of the mean over a replica's valid labels, from what the forward pass
+    gave each rank, whatever the aggregation makes of it; None: not finite."""
+    reference: Optional[float] = None
+    tolerance: Optional[float] = None
+    """Difference that counts as rounding."""
+    agrees: Optional[bool] = None
+    reason: Optional[str] = None
+    """`not compared: …`."""
+
+
 class CollectiveCount(Part):
     """One rank's calls of one collective in one phase of the first step."""
 
@@ -319,6 +339,8 @@ class Record(Part):
     gradient_reason: Optional[str] = None
     """`not compared: …`: why there is no gradient although a comparison was asked for."""
     gradient: Optional[GradientError] = None
+    first_loss: Optional[FirstLoss] = None
+    """None: `gradient` has it (`exact`), no comparison was asked for, or the trial failed."""
     collectives: List[CollectiveCount] = []
     worker: Optional[WorkerProvenance] = None
     machine: Optional[MachineProvenance] = None

@@ -46,6 +46,11 @@ class RecordWriter:
             self._fd = None
 
 
+def first_loss_file(folder: Path) -> Path:
+    """JSON with the `loss` of a forward pass in float64, in the reference folder `folder`."""
+    return folder / "first_loss.json"
+
+
 def rows_file(scratch: Path, rank: int) -> Path:
     """Where a rank notes the rows of its record's `details`, a line of JSON each."""
     return scratch / f"rows-{rank}.jsonl"

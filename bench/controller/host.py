@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import theory
-from bench.controller import leftovers, outcome
+from bench.controller import first_loss, leftovers, outcome
 from bench.controller.environments import cache_dir
 from bench.controller.gpus import driver_version
 from bench.controller.outcome import Flight
 from bench.controller.server_process import ServerProcess
-from bench.record import GradientMode, RankError, Record, Status, WorkerProvenance
+from bench.record import GradientMode, RankError, Record, Status, Wanted, WorkerProvenance
 from bench.record_files import flight_recorder_file
 from bench.trial import Trial
 
@@ -78,6 +78,7 @@ class Host:
         if mode == "exact" and (failure := self._ensure(trial, "exact", log)) is not None:
             check = "off"
             why_not = f"not compared: the exact reference could not be made: {failure[1]}"
+        reference_loss = self._reference_loss(trial, mode, log)
         started, clock = utc_now(), time.monotonic()
         flight = self._fly(trial, log, check, why_not)
         duration = time.monotonic() - clock
@@ -91,6 +92,7 @@ class Host:
             worker=self._provenance(flight),
             log=str(log.relative_to(folder)),
             flight_recorder=[str(path.relative_to(folder)) for path in flight.dumps],
+            first_loss=first_loss.judge(c, flight.first_losses(), reference_loss),
             **{"gradient_reason": why_not, **flight.fields()},
         )
 
@@ -188,8 +190,23 @@ class Host:
         stacks: dict[str, str] = answer["stacks"]
         return stacks
 
+    def _reference_loss(self, trial: Trial, mode: GradientMode, log: Path) -> float | str | None:
+        """The loss of a forward pass in float64, or why there is none.
+
+        None where the exact reference has it, or no comparison was asked for.
+        """
+        if mode == "exact" or trial.configuration.gradient_check == "off":
+            return None
+        reason = theory.first_loss_reason(trial.configuration)
+        if reason is not None:
+            return reason
+        failure = self._ensure(trial, "first_loss", log)
+        if failure is not None:
+            return f"not compared: the forward pass in float64 failed: {failure[1]}"
+        return first_loss.read(_reference_folder(trial))
+
     def _ensure(
-        self, trial: Trial, check: GradientMode, log: Path
+        self, trial: Trial, check: Wanted, log: Path
     ) -> tuple[Status, str, RankError] | None:
         """Make what `check` needs of the reference, if need be; returns why it could not be made.
 
@@ -203,7 +220,7 @@ class Host:
         return self._made[key]
 
     def _make_reference(
-        self, trial: Trial, check: GradientMode, log: Path
+        self, trial: Trial, check: Wanted, log: Path
     ) -> tuple[Status, str, RankError] | None:
         c = trial.configuration
         self._server.send(

@@ -214,6 +214,15 @@ class Flight:
         )
         return status, message, error
 
+    def first_losses(self) -> list[list[float]]:
+        """Mean loss and number of labels that each rank's first forward pass gave, in rank order.
+
+        Empty unless every rank told it.
+        """
+        told = [self._reports.get(rank, {}).get("result", {}) for rank in range(self.world)]
+        found = [result.get("first_loss") for result in told]
+        return [] if any(one is None for one in found) else found
+
     def late_imports(self) -> list[str]:
         """Modules that ranks imported themselves."""
         return sorted({name for r in self._reports.values() for name in r.get("late_imports", [])})

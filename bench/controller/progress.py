@@ -104,6 +104,10 @@ def _figures(record: Record) -> Iterator[str]:
         yield f"gradient {record.gradient.verdict}{scale}" + (f" ({mark})" if mark else "")
     elif record.gradient_reason is not None:
         yield "gradient not compared"
+    first = record.first_loss
+    if first is not None and first.agrees is False:
+        loss = "not finite" if first.loss is None else f"{first.loss:.6g}"
+        yield f"first loss {loss} where one device has {first.reference:.6g}"
 
 
 def width(half: float) -> str:

@@ -9,6 +9,7 @@ from bench.theory.checking import (
     Decision,
     affordable,
     decision,
+    first_loss_reason,
     gradient_mode,
     proxy_of,
     reference_seconds,
@@ -54,6 +55,7 @@ from bench.theory.plausible import (
     weight_bytes,
 )
 from bench.theory.reference_cost import (
+    forward_flops,
     reference_by_layers,
     reference_device_bytes,
     reference_disk_bytes,
@@ -97,6 +99,8 @@ __all__ = [
     "all_to_all_s",
     "causal_share",
     "decision",
+    "first_loss_reason",
+    "forward_flops",
     "gradient_bytes",
     "gradient_mode",
     "hang_s",

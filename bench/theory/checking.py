@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Dict, NamedTuple, Optional
 
 from bench.theory.reference_cost import (
+    forward_flops,
     reference_by_layers,
     reference_device_bytes,
     reference_disk_bytes,
@@ -36,6 +37,10 @@ and in the memory of a machine with GPUs what such machines have for each of the
 DISK_BYTES = 40 << 30
 """What it may leave on the disk. Every rank reads the gradient, 8 bytes a parameter: that of 8B
 has 64 GB, and to read and compare it takes minutes on every rank."""
+
+
+FIRST_LOSS_S = 120.0
+"""Seconds that the forward pass may take by theory which the first loss is compared with."""
 
 
 class Decision(NamedTuple):
@@ -88,6 +93,18 @@ def affordable(configuration: Configuration) -> bool:
 def reference_seconds(configuration: Configuration) -> float:
     """How long the exact reference takes at the rate that is taken for granted [s]."""
     return reference_flops(configuration) / FLOAT64_FLOPS[configuration.comm.device]
+
+
+def first_loss_reason(configuration: Configuration) -> Optional[str]:
+    """`not compared: …` where one forward pass takes too long; None where it is affordable."""
+    c = configuration
+    seconds = forward_flops(c) / FLOAT64_FLOPS[c.comm.device]
+    if seconds <= FIRST_LOSS_S:
+        return None
+    return (
+        "not compared: a forward pass in float64 on one device would take about "
+        f"{_duration(seconds)}"
+    )
 
 
 def proxy_of(configuration: Configuration) -> Configuration:

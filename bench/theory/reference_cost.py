@@ -56,6 +56,14 @@ def reference_flops(configuration: Configuration) -> float:
     return float(sequences) * (c.seq_len * products + attention)
 
 
+def forward_flops(configuration: Configuration) -> float:
+    """Float64 FLOPs of the reference's forward pass alone: 2 a weight and token, 4 H d a pair."""
+    c, model = configuration, configuration.model
+    products = 2 * (model.layers * layer_matmul_parameters(model) + model.vocab * model.hidden)
+    attention = 4 * model.heads * model.head_dim * model.layers * attention_pairs(c.seq_len)
+    return float(c.dp * c.micro_batch) * (c.seq_len * products + attention)
+
+
 def attention_pairs(seq_len: int, block: int = ATTENTION_BLOCK) -> int:
     """Scores that causal attention in blocks computes: the blocks on the diagonal are whole."""
     blocks, rest = divmod(seq_len, block)

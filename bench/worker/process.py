@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Dict, List
 
-from bench.record import GradientMode
+from bench.record import Wanted
 from bench.trial import Configuration
 from bench.worker.leaving import leave_together
 from bench.worker.rank import COLLECTIVES_GIVE_UP, Rank, Request, join
@@ -126,7 +126,7 @@ def _store(rank: Rank, listener: int) -> Any:
 def make_reference(
     configuration: Configuration,
     folder: Path,
-    check: GradientMode,
+    check: Wanted,
     log: Path,
     threads: int,
     report: int,

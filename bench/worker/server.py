@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from bench.record import GradientMode
+from bench.record import GradientMode, Wanted
 from bench.trial import Configuration
 from bench.worker import flight_recorder, orphans, preload, process
 from bench.worker.rank import HEARTBEAT, Request
@@ -137,7 +137,7 @@ class Server:
         self,
         configuration: Dict[str, Any],
         folder: str,
-        check: GradientMode,
+        check: Wanted,
         log: str,
         threads: int,
     ) -> None:

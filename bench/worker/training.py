@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Protocol
+from typing import Any, Callable, Dict, List, Optional, Protocol
 
 import deepspeed
 import torch
@@ -56,6 +56,8 @@ class Trainer:
         config.refuse_unasked(configuration.deepspeed)
         self._aggregate = plugins.load("loss", configuration.loss).aggregate
         self._group, self._device = mesh.sp_group, device
+        self.shard_loss: Optional[ShardLoss] = None
+        """What the forward pass of the last step gave this rank, before any aggregation."""
         self._batch = _on_device(_shard(configuration, mesh), device)
 
     def step(
@@ -81,6 +83,7 @@ class Trainer:
         self.engine.step()
         clock.synchronize()
         clock.mark()
+        self.shard_loss = ShardLoss(shard_loss.mean.detach(), shard_loss.tokens)
         return loss.detach()
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from analysis.frame import load
 from analysis.table import closing_line, render, summary, varying_axes
-from bench.record import Status
+from bench.record import FirstLoss, Status
 from bench.trial import CommSpec, ModelSpec
 from tests import factories
 
@@ -57,14 +57,22 @@ def test_how_a_gradient_was_judged_stands_beside_its_verdict(tmp_path):
     factories.write(
         tmp_path,
         factories.ok(zero=0, gradient_mode="exact"),
-        factories.ok(zero=1, gradient_mode="proxy", gradient=twice),
+        factories.ok(
+            zero=1,
+            gradient_mode="proxy",
+            gradient=twice,
+            first_loss=FirstLoss(loss=5, agrees=False),
+        ),
         factories.ok(zero=2, gradient=None, gradient_mode="off", gradient_reason=why),
         factories.ok(zero=3, gradient=None, gradient_check="off", gradient_mode="off"),
     )
     frame = load(tmp_path)
     assert summary(frame).gradient.tolist() == [
-        "match ×1", "scaled ×2 (2-layer proxy)", "not compared", ""
-    ]  # fmt: skip
+        "match ×1",
+        "scaled ×2 (2-layer proxy); first loss is not that of one device",
+        "not compared",
+        "",
+    ]
     lines = shown(frame).splitlines()
     assert [line for line in lines if line.startswith(("not compared", "2-layer"))] == [
         why,

@@ -106,6 +106,20 @@ def test_off_says_what_the_reference_would_cost(monkeypatch: pytest.MonkeyPatch)
     )
 
 
+def test_the_first_loss_is_compared_where_a_forward_pass_takes_two_minutes():
+    # 32 layers of 2 * 218,103,808 weights and the head's 2 * 525,336,576, 2,048 tokens; blocks of
+    # 1,024 queries and keys: 3 of 4 are computed, 4 * 32 * 128 * 32 FLOPs a pair of them
+    configuration = asked("8b", 2048, "nccl", 8, 8)
+    flops = 2048 * 2 * (32 * 218_103_808 + 525_336_576) + 4 * 32 * 128 * 32 * 3 * 1024**2
+    assert theory.forward_flops(configuration) == flops  # 32.4e12
+    assert theory.first_loss_reason(configuration) is None  # 1 s at 3e13
+    assert theory.first_loss_reason(asked("8b", 2048, "gloo", 8, 8)) == (  # 1,619 s at 2e10
+        "not compared: a forward pass in float64 on one device would take about 27 min"
+    )
+    assert theory.first_loss_reason(asked("8b", 32768, "nccl", 8, 8)) is None
+    assert theory.first_loss_reason(asked("8b", 131072, "nccl", 8, 8)) is not None
+
+
 def test_a_proxy_of_two_layers_is_the_trial_itself():
     short = asked("tiny", 512, "gloo", 4, 2, gradient_check="proxy")
     assert short.model.layers == 2

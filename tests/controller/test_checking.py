@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from bench import theory
+from bench.controller import first_loss
 from bench.controller.environments import cache_dir, provide
 from bench.controller.hosts import Hosts
 from bench.record import Record, Status
@@ -142,10 +143,19 @@ def test_a_proxy_judges_in_two_layers_once_for_all_rounds(
         assert record.gradient.mode == "proxy"
         assert record.gradient.parameters == 2 * 9 + 3
         assert len(record.samples[0].step_s) == 2
+        assert record.first_loss is not None
+        assert (record.first_loss.agrees, record.first_loss.reason) == (True, None)
     logs = results / "logs"
     assert (logs / f"{configuration.hash}-r0-a0.proxy.log").exists()
     assert not (logs / f"{configuration.hash}-r1-a0.proxy.log").exists()
-    assert [path.name for path in whole.iterdir()] == ["weights.npy"]
+    assert {path.name for path in whole.iterdir()} == {"weights.npy", "first_loss.json"}
+    exact = configuration.model_copy(update={"gradient_check": "exact", "steps": 1})
+    record = own_hosts.run(Trial(configuration=exact, round=0), results)
+    assert record.first_loss is None
+    assert record.gradient is not None
+    alone = first_loss.read(whole)
+    assert record.gradient.reference_loss == pytest.approx(alone, rel=1e-12)
+    assert record.gradient.reference_loss != 0
 
 
 def test_a_proxy_without_a_reference_says_so(own_hosts: Hosts, results: Path) -> None:

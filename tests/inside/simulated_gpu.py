@@ -68,7 +68,7 @@ def order(seconds_of_a_step, **fields):
 
     class Trainer:
         def __init__(self, *arguments):
-            self.steps = 0
+            self.steps, self.shard_loss = 0, None
 
         def step(self, enter, measuring, before_optimizer):
             for phase in ("forward", "aggregate", "backward"):

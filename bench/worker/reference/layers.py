@@ -94,6 +94,29 @@ def loss_and_gradient(
         return passes.run(_sequences(c, device))
 
 
+def loss(
+    configuration: Configuration,
+    weights: Weights,
+    device: torch.device = CPU,
+    sizes: Optional[Sizes] = None,
+    beat: Optional[Callable[[], None]] = None,
+) -> float:
+    """The loss alone, in float64: a forward pass that keeps no layer's input."""
+    spec = configuration.model
+    passes = _Passes(
+        spec,
+        weights,
+        torch.float64,
+        device,
+        store=device,
+        sizes=sizes or Sizes.of(spec),
+        take=_untaken,
+        beat=beat or _nothing,
+    )
+    with torch.no_grad():
+        return passes.loss(_sequences(configuration, device))
+
+
 def _sequences(configuration: Configuration, device: torch.device) -> List[Row]:
     batch, found = global_batch(configuration), []
     for replica in range(configuration.dp):
@@ -121,10 +144,21 @@ class _Passes:
     take: Take
     beat: Callable[[], None]
 
+    def loss(self, sequences: List[Row]) -> float:
+        """The loss alone."""
+        x = self._embedded(sequences)
+        for layer in range(self.spec.layers):
+            x = self._forward(layer, sequences, x)
+        head, total = self._loaded(lambda: _Head(self.spec), ""), 0.0
+        for sequence, output in zip(sequences, x):
+            for part in _tiles(output, self.sizes.loss_tile):
+                tile = head(output[:, part].to(self.device), sequence.labels[:, part])
+                total += tile.item() * sequence.weight
+        return total
+
     def run(self, sequences: List[Row]) -> float:
-        """The loss."""
-        embedding = self.weights["embedding.weight"]
-        x = [self._stored(F.embedding(s.tokens.cpu(), embedding)) for s in sequences]
+        """The loss; the gradient goes to `take`."""
+        x = self._embedded(sequences)
         inputs: List[List[Tensor]] = []
         for layer in range(self.spec.layers):
             inputs.append(x)
@@ -135,6 +169,10 @@ class _Passes:
             upstream = self._backward(layer, sequences, inputs.pop(), upstream)
         self._embedding_backward(sequences, upstream)
         return sum(losses)
+
+    def _embedded(self, sequences: List[Row]) -> List[Tensor]:
+        embedding = self.weights["embedding.weight"]
+        return [self._stored(F.embedding(s.tokens.cpu(), embedding)) for s in sequences]
 
     def _forward(self, layer: int, sequences: List[Row], x: List[Tensor]) -> List[Tensor]:
         block = self._block(layer)
@@ -309,6 +347,10 @@ def _leaf(x: Tensor) -> Tensor:
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _untaken(name: str, value: object) -> None:
+    raise AssertionError(f"a forward pass has no gradient: {name}")
 
 
 def _nothing() -> None:

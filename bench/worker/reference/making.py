@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bench import theory
-from bench.record import GradientMode
+from bench.record import Wanted
+from bench.record_files import first_loss_file
 from bench.trial import Configuration
 from bench.worker import model
 from bench.worker.metrics.gradient import Comparison, combine, compare
@@ -23,9 +24,11 @@ from bench.worker.reference.initial import link_weights
 Beat = Optional[Callable[[], None]]
 
 
-def missing(folder: Path, configuration: Configuration, check: GradientMode) -> List[str]:
+def missing(folder: Path, configuration: Configuration, check: Wanted) -> List[str]:
     """What `create` would have to make: `weights`, and for `exact` also `gradient` and `noise`."""
     wanted = {"weights": folder / "weights.npy"}
+    if check == "first_loss":
+        wanted["first_loss"] = first_loss_file(folder)
     if check == "exact":
         wanted["gradient"] = folder / "reference.json"
         wanted["noise"] = noise_file(folder, configuration)
@@ -35,7 +38,7 @@ def missing(folder: Path, configuration: Configuration, check: GradientMode) -> 
 def create(
     folder: Path,
     configuration: Configuration,
-    check: GradientMode,
+    check: Wanted,
     *,
     by_layers: Optional[bool] = None,
     beat: Beat = None,
@@ -59,6 +62,8 @@ def create(
         _gradient(folder, configuration, by_layers, beat)
     if "noise" in parts:
         _noise(folder, configuration, by_layers, beat)
+    if "first_loss" in parts:
+        _first_loss(folder, configuration, beat)
 
 
 def _gradient(folder: Path, configuration: Configuration, by_layers: bool, beat: Beat) -> None:
@@ -81,6 +86,13 @@ def _gradient(folder: Path, configuration: Configuration, by_layers: bool, beat:
         "peak_bytes": _peak_bytes(device),
     }
     write_json(folder / "reference.json", content)
+
+
+def _first_loss(folder: Path, configuration: Configuration, beat: Beat) -> None:
+    """The float64 loss without a gradient."""
+    weights = Reference(folder, configuration.model).weights()
+    loss = layers.loss(configuration, weights, _device(configuration), beat=beat)
+    write_json(first_loss_file(folder), {"loss": loss, "torch": torch.__version__})
 
 
 def _noise(folder: Path, configuration: Configuration, by_layers: bool, beat: Beat) -> None:

@@ -67,6 +67,7 @@ def measure(
     losses: List[Tensor] = []
     warmup = make_clock()
     checked, collectives = _first_step(rank, trainer, mesh, warmup, losses)
+    first = trainer.shard_loss
     if cuda:
         torch.cuda.empty_cache()  # of what the gradient check took; the next step allocates anew
     warming = warm_up.WarmUp(warm_up.rule_of(c) if rule is None else rule, rank.device)
@@ -93,6 +94,7 @@ def measure(
         "memory": meter.read(rank.index).model_dump(),
         "collectives": [count.model_dump() for count in collectives],
         "details": {"memory": _predicted_memory(rank)},
+        "first_loss": None if first is None else [part.double().item() for part in first],
         **checked,
     }
 
