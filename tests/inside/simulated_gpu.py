@@ -4,6 +4,7 @@ Nothing of this ran on a GPU: it shows the order of calls and the arithmetic. Pr
 """
 
 import json
+import mmap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec
 from bench.worker import warm_up
 from bench.worker.collectives import timing
 from bench.worker.metrics import batch, memory, snapshot
+from bench.worker.rank import HEARTBEAT, Rank
 from bench.worker.scenarios import machine, train
 
 DEVICE = torch.device("cuda", 0)
@@ -97,17 +99,8 @@ def order(seconds_of_a_step, **fields):
     train.Mesh = SimpleNamespace(create=lambda sp: None)
     train.Reference = lambda *arguments: None
     train.Trainer = Trainer
-    rank = SimpleNamespace(
-        index=0,
-        configuration=c,
-        device=DEVICE,
-        shared_bytes=0,
-        reference=None,
-        request=SimpleNamespace(check="off"),
-        beat=lambda: None,
-        enter=lambda phase, step=None: None,
-        entering=lambda step: lambda phase: None,
-    )
+    request = SimpleNamespace(configuration=c, check="off", reference=None)
+    rank = Rank(0, request, mmap.mmap(-1, HEARTBEAT.size), DEVICE)
     _, fields = train.measure(rank)
     return {"done": done, "memory": fields["memory"], "samples": fields["samples"]}
 
@@ -146,8 +139,8 @@ def batches():
     here = SimpleNamespace(device=DEVICE, phase="all-to-all", enter=lambda phase: None)
     torch.tensor = lambda values, dtype=None, device=None: torch.as_tensor(values, dtype=dtype)
     for module in (machine, timing):
+        module.barrier = lambda device, group=None: None
         module.dist = SimpleNamespace(
-            barrier=lambda group=None: None,
             all_reduce=lambda one, op=None, group=None: None,
             ReduceOp=SimpleNamespace(MAX=None),
         )
