@@ -64,13 +64,17 @@ def run_trial(hosts: Hosts, results: Path) -> RunTrial:
 
 @pytest.fixture(scope="session")
 def run_inside() -> Callable[..., Any]:
-    """Run a script of `tests/inside` in an environment; gives the JSON that it printed."""
+    """Run a script of `tests/inside` in an environment; gives the JSON that it printed.
 
-    def run(environment: str, script: str, *arguments: str) -> Any:
+    Keywords are environment variables.
+    """
+
+    def run(environment: str, script: str, *arguments: str, **variables: str) -> Any:
         interpreter = provide(spec(environment))
+        usual = {"PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
         done = subprocess.run(
             [interpreter.python, str(ROOT / "tests" / "inside" / script), *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"},
+            env={**os.environ, **usual, **variables},
             capture_output=True,
             text=True,
             timeout=120,

@@ -37,7 +37,8 @@ print(json.dumps({
 }))
 """
 _CHECK = """
-import json, sys, time
+import json, os, sys, time
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as in a server: beside GPUs, import may need nvcc
 start = time.perf_counter()
 import torch
 torch_s = time.perf_counter() - start

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 300.0
 """Importing torch and DeepSpeed takes 5 s on a warm disk and minutes on a cold network one."""
 _SCRATCH_PREFIX = "spbench-"
+_OVERRULING = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
+"""Variables, set in images of NGC, by which float32 products are TF32 whatever `matmul` says."""
 
 
 class ServerBroken(Exception):
@@ -44,7 +46,7 @@ class ServerProcess:
             self.close()
             raise
         self.versions: dict[str, Any] = ready["versions"]
-        self.warnings: list[str] = ready["warnings"]
+        self.warnings: list[str] = [*_ignored(), *ready["warnings"]]
         self._known = ready["preloaded"]  # what can no longer be imported is forgotten
 
     def _start(self, device: str, shm: bool, log: Path) -> subprocess.Popen[bytes]:
@@ -177,10 +179,21 @@ def _environment(interpreter: Interpreter, device: str, scratch: Path) -> dict[s
     )
     for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
         variables.pop(name, None)  # of some other launcher around us
+    for name in (*_OVERRULING, "SPBENCH_CUDA_VISIBLE_DEVICES"):
+        variables.pop(name, None)
+    if device == "cuda" and "CUDA_VISIBLE_DEVICES" in variables:
+        # bench.worker.visible_gpus: the import must not see them, the ranks get them back
+        variables["SPBENCH_CUDA_VISIBLE_DEVICES"] = variables["CUDA_VISIBLE_DEVICES"]
+    variables["CUDA_VISIBLE_DEVICES"] = ""
     if device == "cpu":
-        variables["CUDA_VISIBLE_DEVICES"] = ""
         variables.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     return variables
+
+
+def _ignored() -> list[str]:
+    """What `_environment` left out of the user's variables, for the record."""
+    found = {name: os.environ[name] for name in _OVERRULING if name in os.environ}
+    return [f"spbench: ignored {name}={value}" for name, value in found.items()]
 
 
 def _make_scratch() -> Path:

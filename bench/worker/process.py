@@ -20,6 +20,7 @@ from typing import Any, Dict, List
 
 from bench.record import Wanted
 from bench.trial import Configuration
+from bench.worker import visible_gpus
 from bench.worker.leaving import leave_together
 from bench.worker.rank import COLLECTIVES_GIVE_UP, Rank, Request, join
 
@@ -35,6 +36,7 @@ def run_rank(
     `listener` is the socket of the rendezvous store (rank 0 takes it), `report` the pipe for
     the one JSON line that says what happened, `server` the pid that must outlive us.
     """
+    visible_gpus.restore()
     die_with(server)
     os.setsid()  # one kill then reaches whatever this rank starts
     rank = Rank(index, request, heartbeat)
@@ -133,6 +135,7 @@ def make_reference(
     server: int,
 ) -> None:
     """Make what `check` needs of a reference in this forked process and end it; never returns."""
+    visible_gpus.restore()
     die_with(server)
     os.setsid()
     _redirect_output(log)

@@ -34,7 +34,7 @@ from typing import Any, Dict, List, Optional
 
 from bench.record import GradientMode, Wanted
 from bench.trial import Configuration
-from bench.worker import flight_recorder, orphans, preload, process
+from bench.worker import flight_recorder, orphans, preload, process, visible_gpus
 from bench.worker.rank import HEARTBEAT, Request
 
 _STACK_WAIT_S = 1.0
@@ -289,7 +289,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    server.answer(op="ready", versions=observed, warnings=notes.collected, preloaded=preloaded)
+    warnings = [text for text in notes.collected if not visible_gpus.follows_from_hiding(text)]
+    server.answer(op="ready", versions=observed, warnings=warnings, preloaded=preloaded)
     server.serve()
 
 
