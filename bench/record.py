@@ -10,7 +10,8 @@ History of the format (`SCHEMA_VERSION`):
    `config.limits.hang_s` may be null, and `hang_s` says what it came to. New: `config.matmul`,
    `config.sdpa`, `gradient_mode`, `gradient_reason`, `gradient.mode`, `gradient.scale_error`,
    `gradient.blocks`, `first_loss`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`,
-   `machine.gpu_states`, `first_ended`, `flight_recorder`.
+   `machine.gpu_states`, `worker.sdpa_kernel`, `worker.variables`, `first_ended`,
+   `flight_recorder`.
 """
 
 from __future__ import annotations
@@ -226,6 +227,12 @@ class WorkerProvenance(Part):
     """Warnings and log lines of level warning that libraries emitted, each once."""
     late_imports: List[str] = []
     """Modules that the ranks had to import themselves; the server preloads them from then on."""
+    sdpa_kernel: Optional[str] = None
+    """The kernel that torch chose for the first attention of the first step: `flash`, `efficient`,
+    `cudnn`, `math` or `unknown`. None: no attention was computed, or this torch does not tell."""
+    variables: Dict[str, str] = {}
+    """Environment variables NCCL_*, TORCH_*, PYTORCH_*, CUDA_* and DS_* of the first rank that
+    reported, each value cut to 500 characters."""
 
 
 class GpuReading(Part):
@@ -362,8 +369,12 @@ class Record(Part):
     def of(
         cls, trial: Trial, status: Status, started: str, duration_s: float, **fields: Any
     ) -> Record:
-        """The record of `trial`, with what follows from its configuration filled in."""
+        """The record of `trial`, with what follows from its configuration filled in.
+
+        `timings_valid` is in `fields` where ranks saw whether they share a GPU.
+        """
         comm = trial.configuration.comm
+        fields.setdefault("timings_valid", not comm.oversubscribe)
         return cls(
             trial_id=trial.id,
             config_hash=trial.configuration.hash,
@@ -374,6 +385,5 @@ class Record(Part):
             started=started,
             duration_s=duration_s,
             emulated=comm.emulated,
-            timings_valid=not comm.oversubscribe,
             **fields,
         )

@@ -126,7 +126,7 @@ class CommSpec(Frozen):
 
     name: CommName
     oversubscribe: StrictBool = False
-    """Several ranks on one GPU: gradients are valid, timings are not."""
+    """Several ranks may share a GPU: gradients are then valid, timings are not."""
     deepspeed_shm: StrictBool = False
     """DeepSpeed's CPU shared-memory all-reduce."""
 
@@ -272,7 +272,7 @@ class Configuration(Frozen):
         reasons = []
         if self.mask == "empty_shard" and self.sp == 1:
             reasons.append("mask=empty_shard leaves no label at all with sp=1")
-        reasons += self._memory_reasons()
+        reasons += self._memory_reasons() + self._kernel_reasons()
         if self.scenario == "capacity":  # which chooses its lengths itself
             reasons += self._capacity_reasons()
         elif self.seq_len % self.sp:
@@ -299,6 +299,17 @@ class Configuration(Frozen):
             value = self.options.get(name, 1)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 reasons.append(f"options.{name}={value}: must be a number of tokens from 1 on")
+        return reasons
+
+    def _kernel_reasons(self) -> List[str]:
+        """Why a choice of precision or kernel would change nothing, or cannot be had."""
+        reasons, cpu = [], f"on CPU (comm={self.comm.name})"
+        if self.matmul == "tf32" and self.comm.device == "cpu":
+            reasons.append(f"matmul=tf32 changes nothing {cpu}")
+        if self.matmul == "tf32" and self.dtype != "float32":
+            reasons.append(f"matmul=tf32 changes nothing with dtype={self.dtype}")
+        if self.sdpa in ("efficient", "cudnn") and self.comm.device == "cpu":
+            reasons.append(f"sdpa={self.sdpa} is no kernel {cpu}; there are flash and math")
         return reasons
 
     def _memory_reasons(self) -> List[str]:

@@ -248,8 +248,8 @@ def _comm(spec: dict[str, Any], world: int, gpus: Optional[int]) -> dict[str, An
     enough = gpus is not None and gpus >= (1 if spec["oversubscribe"] else world)
     if spec["name"] == "auto":
         spec = {**spec, "name": "nccl" if enough else "nccl_over_gloo"}
-    if spec["name"] != "nccl":
-        return {**spec, "oversubscribe": False}  # no GPU to share: timings stay valid
+    if spec["name"] != "nccl" or (gpus is not None and gpus >= world):
+        return {**spec, "oversubscribe": False}  # none is shared: timings stay valid
     if gpus is not None and not enough:
         remedy = f"world<={gpus}, oversubscribe=true (timings not valid), or " if gpus else ""
         raise ConfigurationError(

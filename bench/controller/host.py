@@ -249,6 +249,8 @@ class Host:
             threads_per_rank=threads_per_rank(flight.world),
             warnings=[*self._server.warnings, *flight.warnings()],
             late_imports=flight.late_imports(),
+            sdpa_kernel=flight.sdpa_kernel(),
+            variables=flight.variables(),
         )
 
 

@@ -126,6 +126,8 @@ class Flight:
                 fields["gradient_reason"] = reasons[0]
             fields["collectives"] = [count for r in results for count in r.get("collectives", [])]
             fields["details"] = results[0].get("details", {})
+        if (shared := self._observed().get("shared_gpu")) is not None:
+            fields["timings_valid"] = not shared
         if self._rows:
             fields["details"] = {**fields.get("details", {}), "rows": self._rows}
         return fields
@@ -233,6 +235,22 @@ class Flight:
         if self._threads_at_fork != 1:
             texts.append(f"spbench: the server had {self._threads_at_fork} threads when it forked")
         return list(dict.fromkeys(texts))
+
+    def _observed(self) -> dict[str, Any]:
+        """What the first rank that reported saw (`bench.worker.rank.Rank.observed`)."""
+        first = next((r for _, r in sorted(self._reports.items())), {})
+        observed: dict[str, Any] = first.get("observed", {})
+        return observed
+
+    def variables(self) -> dict[str, str]:
+        """Environment variables that steer torch, NCCL and DeepSpeed, as a rank saw them."""
+        found: dict[str, str] = self._observed().get("variables", {})
+        return found
+
+    def sdpa_kernel(self) -> str | None:
+        """The kernel that torch chose for attention; None where there was none."""
+        kernel: str | None = self._observed().get("sdpa_kernel")
+        return kernel
 
     def devices(self) -> list[str]:
         """Each rank's device."""

@@ -40,7 +40,7 @@ def run_rank(
     die_with(server)
     os.setsid()  # one kill then reaches whatever this rank starts
     rank = Rank(index, request, heartbeat)
-    message: Dict[str, Any] = {"rank": index}
+    message: Dict[str, Any] = {"rank": index, "observed": rank.observed}
     stores: List[Any] = []
     try:
         _prepare(rank)
@@ -48,9 +48,12 @@ def run_rank(
         message["warnings"] = notes.collected
         join(rank, lambda: _kept(stores, _store(rank, listener)))
         message["device"] = _device_name(rank)
-        from bench.worker import plugins
+        from bench.worker import plugins, sdpa
 
-        result = plugins.load("scenarios", request.configuration.scenario).run(rank)
+        try:
+            result = plugins.load("scenarios", request.configuration.scenario).run(rank)
+        finally:
+            rank.observed["sdpa_kernel"] = sdpa.noted()
         _finish_device_work(rank)
         message["late_imports"] = sorted(set(sys.modules) - before)
         line = json.dumps({**message, "outcome": "finished", "result": result})

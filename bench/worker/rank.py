@@ -9,13 +9,16 @@ import struct
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Mapping, Optional
 
 from bench.record import GradientMode
 from bench.record_files import rows_file
 from bench.trial import Configuration
 from bench.worker import flight_recorder
 
+VARIABLES = ("NCCL_", "TORCH_", "PYTORCH_", "CUDA_", "DS_")
+"""Prefixes of the environment variables that a record keeps."""
+_MOST_CHARACTERS = 500
 HEARTBEAT = struct.Struct("<Qi20s")
 """Progress of a rank in shared memory: a counter, the step (-1: none), the phase's name."""
 COLLECTIVES_GIVE_UP = timedelta(hours=6)
@@ -51,6 +54,8 @@ class Rank:
     step: Optional[int] = None
     shared_bytes: int = 0
     """Anonymous memory that this process had from the server when it was forked."""
+    observed: Dict[str, Any] = field(default_factory=dict)
+    """What this rank saw of its surroundings, for the record: see `bench.controller.outcome`."""
     _beats: int = field(default=0, repr=False)
 
     @property
@@ -97,6 +102,8 @@ def join(rank: Rank, make_store: Callable[[], Any]) -> None:
     import torch
     import torch.distributed as dist
 
+    from bench.worker import nccl_settings, precision, sdpa
+
     c, world = rank.configuration, rank.configuration.world
     os.environ.update(
         RANK=str(rank.index),
@@ -110,17 +117,21 @@ def join(rank: Rank, make_store: Callable[[], Any]) -> None:
     torch.set_num_threads(rank.request.threads)
     torch.manual_seed(c.seed)
     rank.device = torch.device("cpu")
+    sdpa.restrict(c.sdpa)
     if c.comm.device == "cuda":
-        gpu = rank.index % usable_gpus()
+        gpus = usable_gpus()
+        gpu = rank.index % gpus
         os.environ["LOCAL_RANK"] = str(gpu)
         if c.comm.oversubscribe:
-            # NCCL refuses two ranks of one host on one GPU; under different host ids it
-            # takes them for different machines
-            os.environ["NCCL_HOSTID"] = f"spbench-{rank.index}"
+            version = torch.cuda.nccl.version()
+            os.environ.update(nccl_settings.settings(rank.index, world, gpus, version, os.environ))
+        rank.observed["shared_gpu"] = world > gpus
+        precision.set_matmul(c.matmul)
         torch.cuda.set_device(gpu)
         rank.device = torch.device("cuda", gpu)
     backend = "nccl" if c.comm.name == "nccl" else "gloo"
     flight_recorder.enable(rank.request.scratch, rank.index)
+    rank.observed["variables"] = recorded(os.environ)  # all are set now
     # Without `device_id`: torch before 2.3 does not know it, and later versions then make the
     # communicator at once and split every subgroup from it, another path than users' trainers take.
     dist.init_process_group(
@@ -155,3 +166,9 @@ def _no_gpu(torch: str, why: str) -> RuntimeError:
         f"torch {torch} can use no GPU here ({why}); install a build for this machine's driver, "
         "or take comm=nccl_over_gloo"
     )
+
+
+def recorded(variables: Mapping[str, str]) -> Dict[str, str]:
+    """Those of `variables` that a record keeps, by name; each value is cut to 500 characters."""
+    kept = sorted(name for name in variables if name.startswith(VARIABLES))
+    return {name: variables[name][:_MOST_CHARACTERS] for name in kept}

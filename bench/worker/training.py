@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.trial import Configuration
-from bench.worker import plugins
+from bench.worker import plugins, sdpa
 from bench.worker.batch import Batch, global_batch, shard
 from bench.worker.deepspeed_options import Watched
 from bench.worker.mesh import Mesh, barrier
@@ -59,6 +59,7 @@ class Trainer:
         self.shard_loss: Optional[ShardLoss] = None
         """What the forward pass of the last step gave this rank, before any aggregation."""
         self._batch = _on_device(_shard(configuration, mesh), device)
+        sdpa.note_next()  # in the first step, which is never measured
 
     def step(
         self, enter: Callable[[str], None], clock: Clock, before_optimizer: Callable[[], None]

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from bench.record import SCHEMA_VERSION, Record, Status
 from bench.record_files import RecordsError, RecordWriter, read_records, refuse_newer_schema
-from bench.trial import CommSpec
+from bench.trial import CommSpec, Trial
 from tests import factories
 
 
@@ -92,6 +92,14 @@ def test_what_follows_from_the_configuration_is_filled_in():
     assert record.trial_id == f"{record.config.hash}-r2-a0"
     assert (record.emulated, record.timings_valid) == (False, False)
     assert (factories.ok().emulated, factories.ok().timings_valid) == (True, True)
+
+
+def test_whether_timings_are_valid_is_what_ranks_saw():
+    shared = CommSpec(name="nccl", oversubscribe=True)
+    assert factories.ok(comm=shared).timings_valid is False
+    trial = Trial(configuration=factories.configuration(comm=shared), round=0)
+    record = Record.of(trial, Status.OK, factories.ok().started, 1.0, timings_valid=True)
+    assert record.timings_valid is True
 
 
 def test_unknown_fields_and_statuses_are_refused():

@@ -183,6 +183,35 @@ def test_memory_that_cannot_be_enough_is_refused_before_anything_is_launched():
     assert factories.configuration(memory_limit=weights - 1, zero=3).unsupported_reasons() == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "reasons"),
+    [
+        pytest.param({"comm": "nccl", "matmul": "tf32"}, [], id="tf32"),
+        pytest.param({"comm": "nccl", "sdpa": "cudnn", "dtype": "bfloat16"}, [], id="cudnn"),
+        pytest.param({"comm": "gloo", "sdpa": "flash"}, [], id="flash-on-cpu"),
+        pytest.param({"comm": "gloo", "sdpa": "math"}, [], id="math-on-cpu"),
+        pytest.param(
+            {"comm": "nccl", "matmul": "tf32", "dtype": "bfloat16"},
+            ["matmul=tf32 changes nothing with dtype=bfloat16"],
+            id="bfloat16",
+        ),
+        pytest.param(
+            {"comm": "gloo", "matmul": "tf32"},
+            ["matmul=tf32 changes nothing on CPU (comm=gloo)"],
+            id="tf32-on-cpu",
+        ),
+        pytest.param(
+            {"comm": "nccl_over_gloo", "sdpa": "efficient"},
+            ["sdpa=efficient is no kernel on CPU (comm=nccl_over_gloo); there are flash and math"],
+            id="efficient-on-cpu",
+        ),
+    ],
+)
+def test_precisions_and_kernels_that_cannot_be_had_are_unsupported(fields, reasons):
+    comm = CommSpec(name=fields.pop("comm"))
+    assert factories.configuration(comm=comm, **fields).unsupported_reasons() == reasons
+
+
 def test_capacity_on_cpu_needs_a_limit_and_chooses_its_lengths():
     without = factories.configuration(scenario="capacity", seq_len=511)
     assert without.unsupported_reasons() == [

@@ -188,6 +188,10 @@ def test_an_ad_hoc_environment_replaces_those_of_the_experiment(tmp_path: Path) 
         pytest.param(1, ["oversubscribe=true"], ("nccl", True), id="shared"),
         pytest.param(0, ["oversubscribe=true"], ("nccl_over_gloo", False), id="nothing to share"),
         pytest.param(1, ["comm=nccl", "comm.oversubscribe=true"], ("nccl", True), id="nccl"),
+        pytest.param(4, ["oversubscribe=true"], ("nccl", False), id="a GPU each"),
+        pytest.param(
+            8, ["comm=nccl", "oversubscribe=true"], ("nccl", False), id="nccl, a GPU each"
+        ),
         pytest.param(8, ["comm=gloo"], ("gloo", False), id="gloo"),
     ],
 )

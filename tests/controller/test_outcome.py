@@ -46,6 +46,22 @@ def outcome(*lines: Any, world: int = 2) -> dict[str, Any]:
     return flight.fields()
 
 
+@pytest.mark.parametrize(("shared", "valid"), [(True, False), (False, True)])
+def test_ranks_that_share_a_gpu_make_timings_invalid(shared: bool, valid: bool) -> None:
+    seen = {"shared_gpu": shared, "variables": {"NCCL_HOSTID": "spbench-1"}}
+    line = {**raised(1), "observed": seen}
+    assert outcome(line, world=2)["timings_valid"] is valid
+    assert "timings_valid" not in outcome(raised(1), world=2)
+
+
+def test_provenance_is_what_the_first_rank_that_reported_saw() -> None:
+    flight = Flight(3)
+    assert (flight.variables(), flight.sdpa_kernel()) == ({}, None)
+    flight.take({**finished(2), "observed": {"variables": {"A": "2"}, "sdpa_kernel": "math"}})
+    flight.take({**finished(1), "observed": {"variables": {"A": "1"}, "sdpa_kernel": "flash"}})
+    assert (flight.variables(), flight.sdpa_kernel()) == ({"A": "1"}, "flash")
+
+
 def test_ok_needs_every_rank() -> None:
     flight = Flight(2)
     flight.take(finished(0))

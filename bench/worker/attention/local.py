@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.trial import ModelSpec
+from bench.worker import sdpa
 from bench.worker.mesh import Mesh
 from bench.worker.model import CoreAttention
 
@@ -21,7 +21,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+    return sdpa.causal(q, k, v).transpose(1, 2)
 
 
 def build(mesh: Mesh, spec: ModelSpec) -> CoreAttention:
