@@ -46,7 +46,9 @@ def _init():
     _reached("_cuda_init")
     if not _visible():
         raise RuntimeError("No CUDA GPUs are available")
-    sys.modules["torch.cuda"]._get_device_properties = _properties
+    torch = sys.modules["torch"]
+    torch.cuda._get_device_properties = _properties
+    torch.cuda.default_generators = tuple(torch.Generator() for _ in range(_visible()))
 
 
 def _set_device(index):
