@@ -182,7 +182,8 @@ class GradientError(Part):
 class FirstLoss(Part):
     """The first step's loss beside a forward pass of one device in float64.
 
-    It sees what a gradient compared in another way than exactly cannot: a wrong forward pass.
+    It tells a wrong forward pass, which a direction along the gradient found cannot, where that
+    moves the loss by more than rounding: at the initial weights attention says little yet.
     """
 
     loss: Optional[float]

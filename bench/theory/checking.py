@@ -7,7 +7,7 @@ a machine of each kind is taken to offer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional
 
 from bench.theory.reference_cost import (
     forward_flops,
@@ -39,6 +39,8 @@ DISK_BYTES = 40 << 30
 has 64 GB, and to read and compare it takes minutes on every rank."""
 
 
+STEPS_OF_THEIR_OWN = ("mutation", "recipe")
+"""Scenarios whose step is another than that of `train`."""
 FIRST_LOSS_S = 120.0
 """Seconds that the forward pass may take by theory which the first loss is compared with."""
 
@@ -111,11 +113,18 @@ def proxy_of(configuration: Configuration) -> Configuration:
     """The trial of one step that is compared in the stead of `configuration`: `PROXY_LAYERS` deep.
 
     All else that the gradient depends on stays: widths, heads, vocabulary, length, split, ZeRO
-    stage and buckets, aggregation, dtype, mask.
+    stage and buckets, aggregation, dtype, mask; and the scenario where it changes the step.
     """
     model = configuration.model.model_copy(update={"layers": PROXY_LAYERS})
-    fields = {"model": model, "scenario": "train", "options": {}, "gradient_check": "exact"}
-    return configuration.model_copy(update={**fields, "warmup_steps": 1, "steps": 1})
+    fields: Dict[str, Any] = {
+        "model": model,
+        "gradient_check": "exact",
+        "warmup_steps": 1,
+        "steps": 1,
+    }
+    if configuration.scenario not in STEPS_OF_THEIR_OWN:
+        fields.update(scenario="train", options={})
+    return configuration.model_copy(update=fields)
 
 
 def _memory_bytes(configuration: Configuration) -> Dict[str, int]:

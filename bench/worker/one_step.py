@@ -16,21 +16,24 @@ def judged(rank: Rank, trainer: Type[Trainer]) -> Dict[str, Any]:
     """Train one step with a `trainer`; what its check adds to this rank's result.
 
     Raises:
-        ValueError: the ranks compare nothing: not asked for, or there is no exact reference.
+        ValueError: nothing is compared: not asked for, or there is no exact reference.
     """
     c, request = rank.configuration, rank.request
-    if request.check in ("off", "proxy"):
+    if request.check == "off":
         why = request.check_reason or f"gradient_check={c.gradient_check}"
-        raise ValueError(f"scenario={c.scenario} needs a gradient that its own ranks judge: {why}")
+        raise ValueError(f"scenario={c.scenario} is there to judge the gradient: {why}")
     mesh, reference = Mesh.create(c.sp), Reference(rank.reference, c.model)
     one = trainer(c, mesh, reference, rank.device)
     checked: Dict[str, Any] = {}
     make_clock = clock.CudaClock if rank.device.type == "cuda" else clock.CpuClock
-    loss = one.step(
-        rank.entering(0),
-        make_clock(),
-        lambda: checked.update(plugins.load("checking", request.check).check(rank, one, mesh)),
-    )
+
+    def check() -> None:
+        if request.check != "proxy":  # which is another trial
+            checked.update(plugins.load("checking", request.check).check(rank, one, mesh))
+
+    loss = one.step(rank.entering(0), make_clock(), check)
+    assert one.shard_loss is not None
+    checked["first_loss"] = [part.double().item() for part in one.shard_loss]
     if checked.get("gradient"):
         checked["gradient"]["loss"] = float(loss)
     return checked

@@ -152,4 +152,7 @@ def test_a_proxy_differs_in_depth_and_in_what_it_measures_only():
         "gradient_check": "exact",
     }
     assert theory.gradient_mode(proxy) == "exact"
+    fault = deep.model_copy(update={"scenario": "mutation", "options": {"mutation": "times_sp"}})
+    kept = theory.proxy_of(fault)  # which makes the step another one
+    assert (kept.scenario, kept.options) == ("mutation", {"mutation": "times_sp"})
     assert proxy.reference_key != deep.reference_key

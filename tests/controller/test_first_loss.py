@@ -25,8 +25,8 @@ def test_labels_weigh_within_a_replica_and_replicas_weigh_the_same() -> None:
     ("fields", "reference", "agrees"),
     [
         ({}, 1.875, True),
-        ({}, 1.875 * (1 + 0.9e-6), True),
-        ({}, 1.875 * (1 + 1.1e-6), False),
+        ({}, 1.875 * (1 + 2.9e-7), True),
+        ({}, 1.875 * (1 + 3.1e-7), False),
         ({"dtype": "bfloat16"}, 1.875 * (1 + 0.9e-3), True),
         ({"dtype": "bfloat16"}, 1.875 * (1 + 1.1e-3), False),
         ({"matmul": "tf32"}, 1.875 * (1 + 0.9e-3), True),

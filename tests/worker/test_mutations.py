@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from bench.record import Record, Status
-from tests.conftest import ROOT, RunTrial, configure
+from tests.conftest import ROOT, TINY, RunTrial, configure
 
 pytestmark = pytest.mark.environment
 
@@ -85,3 +85,25 @@ def test_unknown_mutation_says_what_there_is(run_trial: RunTrial) -> None:
     assert record.status is Status.ERROR
     assert "options.mutation=time_sp: unknown" in str(record.reason)
     assert "did you mean 'times_sp'?" in record.errors[0].message
+
+
+OFF_IN_THE_FIRST_LOSS = (
+    "own_shard_only",
+    "boundary_label_dropped",
+    "positions_restarted",
+    "not_causal",
+)
+"""Mutations of the forward pass that move the loss by more than rounding. `stale_key_value` moves
+it by 2e-8 of itself: at the initial weights attention hardly tells one key from another."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_proxy_and_the_first_loss_see_what_they_can(run_trial: RunTrial, name: str) -> None:
+    deep = TINY.model_copy(update={"layers": 4})
+    record = mutate(run_trial, name, model=deep, gradient_check="proxy")
+    assert verdict(record).startswith(EXPECTED[name])
+    assert record.gradient is not None
+    assert (record.gradient.mode, record.gradient.parameters) == ("proxy", 2 * 9 + 3)
+    assert record.first_loss is not None
+    assert record.first_loss.agrees == (name not in OFF_IN_THE_FIRST_LOSS)
