@@ -16,6 +16,7 @@ from bench.controller import first_loss
 from bench.controller.environments import cache_dir, provide
 from bench.controller.hosts import Hosts
 from bench.record import Record, Status
+from bench.theory import checking
 from bench.trial import Configuration, Limits, Trial
 from tests.conftest import TINY, configure
 
@@ -117,6 +118,26 @@ def test_a_scenario_that_judges_the_gradient_says_what_it_lacks(
     assert "scenario=mutation is there to judge the gradient: not compared: the exact" in str(
         record.reason
     )
+
+
+def test_auto_without_an_affordable_reference_measures_and_compares_the_loss(
+    own_hosts: Hosts, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = configure(seed=109)
+    folder = folder_of(configuration)
+    monkeypatch.setattr(checking, "BUDGET_S", 0.0)
+    record = own_hosts.run(Trial(configuration=configuration, round=0), results)
+    assert (record.status, record.gradient_mode, record.gradient) == (Status.OK, "off", None)
+    assert str(record.gradient_reason).startswith("not compared: the exact reference would take")
+    assert not (folder / "reference.json").exists()
+    assert record.first_loss is not None
+    assert record.first_loss.agrees
+    monkeypatch.setattr(checking, "FIRST_LOSS_S", 0.0)
+    record = own_hosts.run(Trial(configuration=configuration, round=1), results)
+    assert record.status is Status.OK
+    assert record.first_loss is not None
+    assert (record.first_loss.reference, record.first_loss.agrees) == (None, None)
+    assert str(record.first_loss.reason).startswith("not compared: a forward pass in float64")
 
 
 @pytest.mark.parametrize(
