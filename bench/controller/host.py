@@ -214,7 +214,7 @@ class Host:
         hours again by every round.
         """
         c = trial.configuration
-        key = (c.reference_key, c.comm.device, c.dtype, c.matmul, check)
+        key = (c.reference_key, c.comm.device, c.dtype, c.matmul, c.sdpa, check)
         if key not in self._made:
             self._made[key] = self._make_reference(trial, check, log)
         return self._made[key]

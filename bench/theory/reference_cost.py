@@ -79,10 +79,10 @@ def stored_inputs_bytes(configuration: Configuration) -> int:
 def reference_device_bytes(configuration: Configuration) -> int:
     """Bytes on the device at the peak of the reference by layers.
 
-    The greater of two moments. A layer's backward: its weights and their gradients, for one
-    sequence x, its gradient, q, k, v, the attention's output, and the gradients of these four, and
-    tiles. The loss: the lm_head and its gradient, x and its gradient, and tiles of logits. The
-    layers' inputs count where they stay on the device.
+    The greater of two moments. A layer's backward: its weights, their gradients and those of one
+    tile; for one sequence x, its gradient, q, k, v, the attention's output, and the gradients of
+    these four; and tiles. The loss: the lm_head, its gradient and that of one tile, x and its
+    gradient, and tiles of logits. The layers' inputs count where they stay on the device.
     """
     c, model = configuration, configuration.model
     tile = TILE_BYTES
@@ -92,11 +92,11 @@ def reference_device_bytes(configuration: Configuration) -> int:
     sequence = _WIDE * c.seq_len * (2 * model.hidden + heads)
     block = min(ATTENTION_BLOCK, c.seq_len)
     scores = _SCORES * _WIDE * model.heads * block * block
-    weights = 2 * _WIDE * (layer_matmul_parameters(model) + 2 * model.hidden)
+    weights = 3 * _WIDE * (layer_matmul_parameters(model) + 2 * model.hidden)
     # gate, up, silu(gate), their product and the gradients of all four
     wide = min(tile, _WIDE * c.seq_len * model.ffn)
     layer = weights + sequence + max(scores, 8 * wide)
-    head = 2 * _WIDE * (model.vocab + 1) * model.hidden
+    head = 3 * _WIDE * (model.vocab + 1) * model.hidden
     logits = LOGITS_COPIES * min(tile, _WIDE * c.seq_len * model.vocab)
     loss = head + 2 * _WIDE * c.seq_len * model.hidden + logits
     return kept + max(layer, loss)

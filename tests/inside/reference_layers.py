@@ -5,6 +5,7 @@ Arguments: configurations as JSON, a list. Sizes are small, so that every loop h
 
 import gc
 import hashlib
+import itertools
 import json
 import sys
 import tempfile
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from bench.trial import Configuration
+from bench.theory import reference_device_bytes
+from bench.trial import CommSpec, Configuration
 from bench.worker import reference
 from bench.worker.metrics.gradient import combine, compare
 from bench.worker.reference import blocks, layers, whole
@@ -86,6 +89,66 @@ def files(one, folder, by_layers):
     }
 
 
+def on_a_gpu(one, folder):
+    """A GPU by name only: the files, and what each part is computed in, where and how precisely."""
+    one = one.model_copy(update={"comm": CommSpec(name="nccl"), "matmul": "tf32"})
+    place, calls = Path(folder) / "gpu" / one.reference_key, []
+
+    def by_layers(configuration, weights, dtype, take, device, beat):
+        calls.append([str(dtype), str(device), torch.get_float32_matmul_precision()])
+        return right(configuration, weights, dtype, take)
+
+    right, layers.loss_and_gradient = layers.loss_and_gradient, by_layers
+    named, torch.cuda.get_device_name = (
+        torch.cuda.get_device_name,
+        lambda device: "NVIDIA H100 80GB",
+    )
+    try:
+        reference.create(place, one, "exact")
+        choices = [{}, {"matmul": "highest"}, {"dtype": "bfloat16", "sdpa": "flash"}]
+        names = [
+            reference.noise_file(place, one.model_copy(update=choice)).name for choice in choices
+        ]
+        missing = reference.missing(place, one.model_copy(update=choices[1]), "exact")
+    finally:
+        layers.loss_and_gradient, torch.cuda.get_device_name = right, named
+    torch.set_float32_matmul_precision("highest")
+    how = json.loads((place / "reference.json").read_text())
+    return {
+        "calls": calls,
+        "files": sorted(path.name for path in place.iterdir()),
+        "names": [name.replace(torch.__version__, "TORCH") for name in names],
+        "missing": missing,
+        "device": how["device"],
+    }
+
+
+SHAPES = {
+    "attention": ({"seq_len": 256}, {}),
+    "feed-forward": ({"seq_len": 64}, {"hidden": 128, "ffn": 1024}),
+    "loss": ({"seq_len": 64}, {"vocab": 8192}),
+    "stored inputs": ({"seq_len": 256, "micro_batch": 8}, {"layers": 8}),
+}
+"""What each shape has most of: fields of the configuration, and of its model."""
+
+
+def memory(one, folder):
+    """Most bytes that tensors take at once, as a share of what theory predicts, by shape."""
+    shares = {}
+    for name, (fields, of_model) in SHAPES.items():
+        model = one.model.model_copy(update=of_model)
+        case = one.model_copy(update={"world": 1, "sp": 1, "model": model, **fields})
+        place = Path(folder) / name / case.reference_key
+        reference.create(place, case, "off")
+        weights = reference.Reference(place, model).weights()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            layers.loss_and_gradient(case, weights, torch.float64, lambda name, gradient: None)
+        events = seen.profiler.kineto_results.events()
+        changes = [event.nbytes() for event in events if event.name() == "[memory]"]
+        shares[name] = max(itertools.accumulate(changes)) / reference_device_bytes(case)
+    return shares
+
+
 def initial_weights(one, folder):
     return hashlib.sha256((folder / one.reference_key / "weights.npy").read_bytes()).hexdigest()
 
@@ -113,6 +176,8 @@ def main():
             ]
         for by_layers in (False, True):
             result["files"]["layers" if by_layers else "whole"] = files(one, folder, by_layers)
+        result["gpu"] = on_a_gpu(configurations[0], folder)
+        result["memory"] = memory(configurations[0], folder)
         result["weights"] = initial_weights(configurations[0], Path(folder))
     print(json.dumps(result))
 

@@ -32,27 +32,36 @@ def cases() -> str:
     return json.dumps([one.model_dump(mode="json") for one in made])
 
 
-@pytest.mark.parametrize("environment", ["torch-2.2", "torch-2.13"])
-def test_by_layers_it_is_the_same(run_inside: Callable[..., Any], environment: str) -> None:
-    found = run_inside(environment, "reference_layers.py", cases())
+@pytest.fixture(scope="module", params=["torch-2.2", "torch-2.13"])
+def found(request: pytest.FixtureRequest, run_inside: Callable[..., Any]) -> Any:
+    """What `tests/inside/reference_layers.py` found in one environment."""
+    return run_inside(request.param, "reference_layers.py", cases())
+
+
+def test_by_layers_it_is_the_same(found: Any) -> None:
     for case, apart in zip(CASES, found["apart"], strict=True):
         assert apart < 1e-10, case
-    # and a comparison that sees what would be wrong: the last case has 4 sequences
+
+
+def test_the_comparison_sees_what_would_be_wrong(found: Any) -> None:
+    """In the last case, which has 4 sequences."""
+    assert len(found["faults"]) == 3
     for fault, apart in found["faults"].items():
         assert apart > 1e-2, fault
+
+
+def test_noise_by_layers_is_that_of_the_whole(found: Any) -> None:
     for dtype, (whole, layers) in found["noise"].items():
         assert layers == pytest.approx(whole, rel=0.3), dtype
     assert 1e-7 < found["noise"]["torch.float32"][0] < 1e-6
     assert 1e-3 < found["noise"]["torch.bfloat16"][0] < 2e-2
 
+
+def test_files_have_one_form(found: Any) -> None:
     whole, layers = found["files"]["whole"], found["files"]["layers"]
     for one in (whole, layers):
-        assert [name.split("-")[0] for name in one["names"]] == [
-            "gradient.npy",
-            "noise",
-            "reference.json",
-            "weights.npy",
-        ]
+        kinds = [name.split("-")[0] for name in one["names"]]
+        assert kinds == ["gradient.npy", "noise", "reference.json", "weights.npy"]
         assert one["names"][1].startswith("noise-float32-2.")
         assert one["missing"] == []
     assert whole["gradient"] == layers["gradient"]
@@ -63,3 +72,24 @@ def test_by_layers_it_is_the_same(run_inside: Callable[..., Any], environment: s
     # gradient and noise: embedding, 3 layers forward, the loss, 3 layers backward, 4 sequences
     assert (whole["beats"], layers["beats"]) == (0, 2 * 4 * 8)
     assert found["weights"] == INITIAL_WEIGHTS
+
+
+def test_memory_is_what_theory_allows(found: Any) -> None:
+    assert len(found["memory"]) == 4
+    for shape, share in found["memory"].items():
+        assert 0.5 < share <= 1.0, shape
+
+
+def test_on_a_gpu_by_name_only(found: Any) -> None:
+    """Simulated: which device is asked for, in what precision, and what the files are called."""
+    gpu = found["gpu"]
+    assert gpu["names"] == [
+        "noise-float32-TORCH-cuda-NVIDIA_H100_80GB-tf32.json",
+        "noise-float32-TORCH-cuda-NVIDIA_H100_80GB.json",
+        "noise-bfloat16-TORCH-cuda-NVIDIA_H100_80GB-tf32-flash.json",
+    ]
+    assert len(gpu["files"]) == 4
+    assert gpu["missing"] == ["noise"]  # with another precision
+    assert gpu["calls"][0][:2] == ["torch.float64", "cuda:0"]
+    assert gpu["calls"][1] == ["torch.float32", "cuda:0", "high"]
+    assert gpu["device"] == "NVIDIA H100 80GB"

@@ -9,9 +9,10 @@ lie beside it: they are drawn once and loaded by all, so that no version draws i
     gradient.npy   float64, likewise
     reference.json loss, and how it was made: `torch`, `by` (`whole` or `layers`), `device`,
                    `seconds`, `peak_bytes`
-    noise-<dtype>-<torch>[-cuda-<device>][-<matmul>].json
-                   relative error of one process in that dtype, on that torch, device and
-                   precision of matrix products; what is `cpu` or `highest` is left out
+    noise-<dtype>-<torch>[-cuda-<device>][-<matmul>][-<sdpa>].json
+                   relative error of one process in that dtype, on that torch, device, precision
+                   of matrix products and kernel of attention; `cpu`, `highest` and `auto` are
+                   left out
 
 `whole` keeps the graph of the whole model, `layers` the memory of one layer: `theory` says which
 (`reference_by_layers`), and both give the same to 1e-10.

@@ -62,6 +62,8 @@ def noise_file(folder: Path, configuration: Configuration) -> Path:
         name += "-cuda-" + re.sub(r"[^\w.+-]+", "_", torch.cuda.get_device_name(0))
     if c.matmul != "highest":
         name += f"-{c.matmul}"
+    if c.sdpa != "auto":
+        name += f"-{c.sdpa}"
     return folder / f"{name}.json"
 
 

@@ -13,11 +13,11 @@ the tiles add no rounding that a trial has not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.theory import reference_cost
 from bench.trial import Configuration, ModelSpec
@@ -26,6 +26,14 @@ from bench.worker.attention.local import causal_attention
 from bench.worker.batch import IGNORED, global_batch
 from bench.worker.reference.blocks import blockwise
 from bench.worker.reference.files import Take
+from bench.worker.reference.pieces import (
+    Gradients,
+    Head,
+    after_attention,
+    before_attention,
+    leaf,
+    wide,
+)
 
 Weights = Mapping[str, Tensor]
 CPU = torch.device("cpu")
@@ -149,7 +157,7 @@ class _Passes:
         x = self._embedded(sequences)
         for layer in range(self.spec.layers):
             x = self._forward(layer, sequences, x)
-        head, total = self._loaded(lambda: _Head(self.spec), ""), 0.0
+        head, total = self._loaded(lambda: Head(self.spec), ""), 0.0
         for sequence, output in zip(sequences, x):
             for part in _tiles(output, self.sizes.loss_tile):
                 tile = head(output[:, part].to(self.device), sequence.labels[:, part])
@@ -182,7 +190,7 @@ class _Passes:
         self, layer: int, sequences: List[Row], x: List[Tensor], upstream: List[Tensor]
     ) -> List[Tensor]:
         block = self._block(layer)
-        gradients = _Gradients(block, self.dtype)
+        gradients = Gradients(block, self.dtype)
         found = []
         for parts in zip(sequences, x, upstream):
             found.append(self._stored(self._layer_backward(block, gradients, *parts)))
@@ -210,7 +218,7 @@ class _Passes:
         attended = block.attention._core[0](*self._projected(block, sequence, x))
         out = torch.empty_like(x)
         for part in _tiles(x, self.sizes.tile):
-            out[:, part] = _after_attention(block, x[:, part], attended[:, part])
+            out[:, part] = after_attention(block, x[:, part], attended[:, part])
         return out
 
     def _projected(
@@ -219,7 +227,7 @@ class _Passes:
         """q, k and v of the whole sequence."""
         cos, sin = self._rope(sequence)
         tiles = [
-            _before_attention(block, x[:, part], cos[:, part], sin[:, part])
+            before_attention(block, x[:, part], cos[:, part], sin[:, part])
             for part in _tiles(x, self.sizes.tile)
         ]
         q, k, v = (torch.cat(parts, dim=1) for parts in zip(*tiles))
@@ -228,7 +236,7 @@ class _Passes:
     def _layer_backward(
         self,
         block: model.Block,
-        gradients: _Gradients,
+        gradients: Gradients,
         sequence: Row,
         x: Tensor,
         upstream: Tensor,
@@ -240,17 +248,17 @@ class _Passes:
             attended = block.attention._core[0](*qkv)
         dattended = torch.empty_like(attended)
         for part in _tiles(x, self.sizes.tile):
-            local = [_leaf(x[:, part]), _leaf(attended[:, part])]
+            local = [leaf(x[:, part]), leaf(attended[:, part])]
             with torch.enable_grad():
-                out = _after_attention(block, *local)
+                out = after_attention(block, *local)
             dx[:, part], dattended[:, part] = gradients.add([out], [dx[:, part]], local)
         dqkv = torch.autograd.grad(attended, qkv, dattended)
         del attended, dattended, qkv
         cos, sin = self._rope(sequence)
         for part in _tiles(x, self.sizes.tile):
-            local = [_leaf(x[:, part])]
+            local = [leaf(x[:, part])]
             with torch.enable_grad():
-                outs = _before_attention(block, local[0], cos[:, part], sin[:, part])
+                outs = before_attention(block, local[0], cos[:, part], sin[:, part])
             dx[:, part] += gradients.add(outs, [d[:, part] for d in dqkv], local)[0]
         return dx
 
@@ -258,13 +266,13 @@ class _Passes:
         self, sequences: List[Row], outputs: List[Tensor]
     ) -> Tuple[List[float], List[Tensor]]:
         """Each sequence's share of the loss, and the gradient of the last layer's output."""
-        head = self._loaded(lambda: _Head(self.spec), "")
-        gradients, losses, upstream = _Gradients(head, self.dtype), [], []
+        head = self._loaded(lambda: Head(self.spec), "")
+        gradients, losses, upstream = Gradients(head, self.dtype), [], []
         for sequence, output in zip(sequences, outputs):
             x, share = output.to(self.device), 0.0
             dx = torch.empty_like(x)
             for part in _tiles(x, self.sizes.loss_tile):
-                local = [_leaf(x[:, part])]
+                local = [leaf(x[:, part])]
                 with torch.enable_grad():
                     tile = head(local[0], sequence.labels[:, part]) * sequence.weight
                 dx[:, part] = gradients.add([tile], [torch.ones_like(tile)], local)[0]
@@ -276,77 +284,16 @@ class _Passes:
 
     def _embedding_backward(self, sequences: List[Row], upstream: List[Tensor]) -> None:
         shape = self.weights["embedding.weight"].shape
-        total = torch.zeros(shape, dtype=_wide(self.dtype), device=self.device)
+        total = torch.zeros(shape, dtype=wide(self.dtype), device=self.device)
         for sequence, dx in zip(sequences, upstream):
             total.index_add_(0, sequence.tokens[0], dx[0].to(self.device, total.dtype))
         self.take("embedding.weight", total.double().cpu().numpy())
-
-
-class _Head(nn.Module):
-    """What follows the last layer, under the names that it has in the decoder."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.norm = model.RMSNorm(spec.hidden, spec.norm_eps)
-        self.head = nn.Linear(spec.hidden, spec.vocab, bias=False)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        logits = self.head(self.norm(x).flatten(0, 1))
-        return model.cross_entropy(logits, labels.flatten())
-
-
-class _Gradients:
-    """Gradients of a module's parameters, summed over tiles and sequences in float32 or wider."""
-
-    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
-        self._parameters = dict(module.named_parameters())
-        self._sums: Dict[str, Tensor] = {}
-        self._dtype = _wide(dtype)
-
-    def add(
-        self, outputs: Sequence[Tensor], upstream: Sequence[Tensor], inputs: List[Tensor]
-    ) -> List[Tensor]:
-        """Add what `outputs` tells of the parameters; returns the gradients of `inputs`."""
-        names, parameters = list(self._parameters), list(self._parameters.values())
-        found = torch.autograd.grad(outputs, [*inputs, *parameters], upstream, allow_unused=True)
-        for name, gradient in zip(names, found[len(inputs) :]):
-            if gradient is None:  # of the layer's other half
-                continue
-            if name in self._sums:
-                self._sums[name] += gradient
-            else:
-                self._sums[name] = gradient.to(self._dtype)
-        return list(found[: len(inputs)])
-
-    def hand_over(self, prefix: str, take: Take) -> None:
-        """Tell `take` what has come together."""
-        for name, total in self._sums.items():
-            take(prefix + name, total.double().cpu().numpy())
-
-
-def _before_attention(
-    block: model.Block, x: Tensor, cos: Tensor, sin: Tensor
-) -> Tuple[Tensor, Tensor, Tensor]:
-    return block.attention.project(block.attention_norm(x), cos, sin)
-
-
-def _after_attention(block: model.Block, x: Tensor, attended: Tensor) -> Tensor:
-    x = x + block.attention.o(attended.flatten(2))
-    return x + block.ffn(block.ffn_norm(x))
 
 
 def _tiles(x: Tensor, tile: int) -> Iterator[slice]:
     """Slices of the sequence of `x` [1, seq, …]."""
     for start in range(0, x.shape[1], tile):
         yield slice(start, min(start + tile, x.shape[1]))
-
-
-def _leaf(x: Tensor) -> Tensor:
-    return x.detach().requires_grad_()
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _untaken(name: str, value: object) -> None:

@@ -15,7 +15,7 @@ from bench import theory
 from bench.record import Wanted
 from bench.record_files import first_loss_file
 from bench.trial import Configuration
-from bench.worker import model
+from bench.worker import model, precision, sdpa
 from bench.worker.metrics.gradient import Comparison, combine, compare
 from bench.worker.reference import layers, whole
 from bench.worker.reference.files import Reference, Take, new_vector, noise_file, write_json
@@ -105,6 +105,8 @@ def _noise(folder: Path, configuration: Configuration, by_layers: bool, beat: Be
         found[name] = compare(value, exact[name])
 
     dtype = getattr(torch, configuration.dtype)
+    precision.set_matmul(configuration.matmul)
+    sdpa.restrict(configuration.sdpa)  # for good: what is exact was made before
     _computed(configuration, reference.weights(), dtype, take, by_layers, beat)
     content = {
         "overall": combine(found.values()).relative_error,
