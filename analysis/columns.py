@@ -180,6 +180,11 @@ def failure_of(record: Content) -> str | None:
         return None
     # a rank that is gone comes before what the others raised: they only lost their peer
     gone = [rank for rank in record["ranks"] if rank["outcome"] in ("killed", "exited")]
+    first = record.get("first_ended")
+    if first is not None:
+        gone = [rank for rank in gone if rank["rank"] == first]
+    elif record["schema_version"] > 1 and record["errors"]:  # they only aborted after it
+        gone = []
     ended = _by_place((_end(rank), rank["phase"], rank["rank"]) for rank in gone)
     if ended:
         return ended

@@ -38,6 +38,9 @@ MODE_MARKS = {"proxy": "2-layer proxy", "directional": "directional"}
 PHASES = ("forward", "aggregate", "backward", "optimizer")
 """The parts of a measured step, in order; `step` is their whole, timed on its own."""
 
+CPU_PHASES = ("trace", "breakdown")
+"""Phases in which a rank works by itself on the CPU and waits for nobody, on GPU too."""
+
 
 class Status(str, Enum):
     """How a trial ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from bench.controller import abort
@@ -57,6 +58,15 @@ def ranks(numbers: Iterable[int]) -> str:
     """`rank 3`, or `ranks 0, 1` in ascending order."""
     ordered = sorted(numbers)
     return f"rank{'s' if len(ordered) > 1 else ''} {', '.join(map(str, ordered))}"
+
+
+def oom_kills() -> int:
+    """How often the kernel's out-of-memory killer struck on this machine since it started."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
+    return 0
 
 
 def _then(rest: Sequence[Death]) -> str:

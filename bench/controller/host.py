@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import theory
-from bench.controller import first_loss, leftovers, outcome
+from bench.controller import deaths, first_loss, leftovers, outcome
 from bench.controller.environments import cache_dir
 from bench.controller.gpus import driver_version
 from bench.controller.outcome import Flight
@@ -105,7 +105,7 @@ class Host:
         scratch, began = self._server.scratch / trial.id, time.time()
         scratch.mkdir(parents=True, exist_ok=True)
         flight = Flight(c.world, scratch, log)
-        flight.oom_kills_before = outcome.oom_kills()
+        flight.oom_kills_before = deaths.oom_kills()
         self._server.send(
             op="run",
             configuration=c.model_dump(mode="json"),
@@ -169,7 +169,7 @@ class Host:
         """Whether a rank reported itself, or computed, since the last time.
 
         A rank on GPU that waits spins, in NCCL or for its device, so that its CPU time says
-        nothing; that of processes it started, compilers say, does.
+        nothing but in `CPU_PHASES`; that of processes it started, compilers say, does.
         """
         others: list[dict[str, Any]] = []
         answer = self._server.ask("progress", "progress", others, ANSWER_S)
@@ -178,7 +178,11 @@ class Host:
         moved = flight.beat(answer["beats"])
         if answer["beats"] and not flight.outside_steps() and self.in_steps is not None:
             self.in_steps()
-        used = [leftovers.cpu_seconds(pid, of_itself=on_cpu) for pid in flight.pids]
+        alone = flight.ranks_on_cpu()
+        used = [
+            leftovers.cpu_seconds(pid, of_itself=on_cpu or rank in alone)
+            for rank, pid in enumerate(flight.pids)
+        ]
         return flight.computed(used, BUSY_SHARE) or moved or bool(others)
 
     def _stacks(self, flight: Flight) -> dict[str, str]:
@@ -232,7 +236,7 @@ class Host:
             threads=threads_per_rank(1),
         )
         flight = Flight(1)
-        flight.oom_kills_before = outcome.oom_kills()
+        flight.oom_kills_before = deaths.oom_kills()
         deadline = time.monotonic() + c.limits.timeout_s
         while not flight.over() and time.monotonic() < deadline:
             line = self._server.receive(POLL_S)

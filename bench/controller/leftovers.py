@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 
 _SHARED_MEMORY = Path("/dev/shm")
+_FILE_CLOCK_S = 0.01
+"""How far the clock that stamps files may be behind: a tick of the kernel."""
 
 
 def cpu_seconds(pid: int, of_itself: bool = True) -> float:
@@ -65,7 +67,7 @@ def remove_nccl_segments(since: float, folder: Path = _SHARED_MEMORY) -> list[Pa
         with contextlib.suppress(FileNotFoundError):  # its owner just removed it
             status = path.stat(follow_symlinks=False)
             regular, ours = stat.S_ISREG(status.st_mode), status.st_uid == os.geteuid()
-            if regular and ours and status.st_mtime >= since:
+            if regular and ours and status.st_mtime > since - _FILE_CLOCK_S:
                 made[path] = status
     used = _mapped(made) if made else set()
     if used is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.controller import abort, deaths
 from bench.controller.deaths import Death
-from bench.record import PHASES, GradientError, RankError, RankOutcome, Status
+from bench.record import CPU_PHASES, PHASES, GradientError, RankError, RankOutcome, Status
 from bench.record_files import rows_file
 from bench.trial import EnvironmentSpec
 
@@ -68,6 +68,10 @@ class Flight:
     def outside_steps(self) -> bool:
         """Whether a rank was last seen in another phase than those of a step."""
         return any(beat["phase"] not in PHASES for beat in self._beats)
+
+    def ranks_on_cpu(self) -> set[int]:
+        """Ranks that were last seen working by themselves on the CPU."""
+        return {beat["rank"] for beat in self._beats if beat["phase"] in CPU_PHASES}
 
     def give_up(self, status: Status, reason: str, stacks: dict[str, str]) -> None:
         """The host's verdict when ranks neither end nor fail."""
@@ -135,7 +139,7 @@ class Flight:
     def _status(self) -> tuple[Status, str | None]:
         errors = self.errors()
         if self._dead_settle():  # before what others raised: they only lost their peer
-            killed = oom_kills() > self.oom_kills_before
+            killed = deaths.oom_kills() > self.oom_kills_before
             return deaths.judge(self._dead, self._output(), killed)
         if errors:
             status = Status.OOM if any(map(is_out_of_memory, errors)) else Status.ERROR
@@ -207,7 +211,7 @@ class Flight:
         if exit_ is None:
             status, message = Status.TIMEOUT, f"it took longer than limits.timeout_s={timeout_s:g}"
             message += "; raise that, or use a smaller model"
-        elif exit_["signal"] == signal.SIGKILL and oom_kills() > self.oom_kills_before:
+        elif exit_["signal"] == signal.SIGKILL and deaths.oom_kills() > self.oom_kills_before:
             status, message = Status.OOM, "the kernel's out-of-memory killer ended its process"
         else:
             status, message = Status.CRASH, f"its process ended by {_death(exit_).manner}"
@@ -310,15 +314,6 @@ def version_mismatch(spec: EnvironmentSpec, observed: dict[str, Any]) -> str | N
         f"environment '{spec.name}' has {' and '.join(wrong)}; "
         f"`spbench env remove {spec.name}`, then sync it again"
     )
-
-
-def oom_kills() -> int:
-    """How often the kernel's out-of-memory killer struck on this machine since it started."""
-    for line in Path("/proc/vmstat").read_text().splitlines():
-        name, _, count = line.partition(" ")
-        if name == "oom_kill":
-            return int(count)
-    return 0
 
 
 def _death(exit_: dict[str, Any]) -> Death:

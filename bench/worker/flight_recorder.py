@@ -23,22 +23,20 @@ _PICKLE_ENDS_WITH = b"."
 """Last byte of every pickle: a file that ends otherwise is still being written."""
 
 
-def enable(scratch: Path, rank: int) -> None:
+def enable(scratch: Path, rank: int, backend: str) -> None:
     """Switch the recorder on and tell it where to write; call it before the process group is made.
 
-    A size that the user chose stays (0: off). Every variable under its old and its new name: torch
-    2.2 knows only the old ones.
+    A size that the user chose stays (0: off). For NCCL every variable under its old and its new
+    name: torch 2.2 knows only the old ones, of which newer versions complain in the log.
     """
     stem = str(flight_recorder_file(scratch, rank)).removesuffix(str(rank))
-    for name in ("TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_FR_BUFFER_SIZE"):
-        os.environ.setdefault(name, ENTRIES)
-    os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")  # and not only when it is asked
-    os.environ.update(
-        TORCH_NCCL_DEBUG_INFO_TEMP_FILE=stem,
-        TORCH_FR_DUMP_TEMP_FILE=stem,
-        TORCH_NCCL_DEBUG_INFO_PIPE_FILE=stem,
-        TORCH_FR_DEBUG_INFO_PIPE_FILE=stem,
-    )
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", ENTRIES)
+    os.environ.update(TORCH_FR_DUMP_TEMP_FILE=stem, TORCH_FR_DEBUG_INFO_PIPE_FILE=stem)
+    if backend == "nccl":
+        os.environ.setdefault("TORCH_NCCL_TRACE_BUFFER_SIZE", os.environ["TORCH_FR_BUFFER_SIZE"])
+        os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")  # and not only when it is asked
+        os.environ["TORCH_NCCL_DEBUG_INFO_TEMP_FILE"] = stem
+        os.environ["TORCH_NCCL_DEBUG_INFO_PIPE_FILE"] = stem
 
 
 def answer(scratch: Path, rank: int, backend: str) -> None:

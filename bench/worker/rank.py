@@ -130,7 +130,7 @@ def join(rank: Rank, make_store: Callable[[], Any]) -> None:
         torch.cuda.set_device(gpu)
         rank.device = torch.device("cuda", gpu)
     backend = "nccl" if c.comm.name == "nccl" else "gloo"
-    flight_recorder.enable(rank.request.scratch, rank.index)
+    flight_recorder.enable(rank.request.scratch, rank.index, backend)
     rank.observed["variables"] = recorded(os.environ)  # all are set now
     # Without `device_id`: torch before 2.3 does not know it, and later versions then make the
     # communicator at once and split every subgroup from it, another path than users' trainers take.

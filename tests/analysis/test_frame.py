@@ -120,6 +120,20 @@ def outcome(rank: int, kind: str, phase: str = "backward", **fields: int) -> Ran
             id="killed",
         ),
         pytest.param(
+            factories.failed(
+                Status.CRASH,
+                ranks=[outcome(0, "killed", signal=6), outcome(1, "killed", signal=9)],
+                first_ended=1,
+            ),
+            "SIGKILL in backward, rank 1",
+            id="the-first-of-several",
+        ),
+        pytest.param(
+            factories.failed(ranks=[outcome(0, "killed", signal=6)]),
+            "IndexError in backward, ranks 2,3",
+            id="others-aborted-after-it",
+        ),
+        pytest.param(
             factories.failed(Status.CRASH, ranks=[outcome(2, "exited", exit_code=3)]),
             "exit code 3 in backward, rank 2",
             id="exited",

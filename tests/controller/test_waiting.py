@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +42,7 @@ class PretendedServer:
         self.after_launch: list[tuple[float, dict[str, Any]]] = []
         """Lines of the trial, and how many seconds after its launch each comes."""
         self.writes = ""
+        self.at_launch: Callable[[], None] = lambda: None
         self.beats_every_s = float("inf")
         self._launched = 0.0
 
@@ -50,6 +51,7 @@ class PretendedServer:
             self._lines = [finished(0), exited(0, exit_code=0)]
         elif op == "run":
             self._launched = time.monotonic()
+            self.at_launch()
             Path(request["log"]).write_text(self.writes)
             self._lines = [{"op": "forked", "pids": [self._pid], "store_port": 0, "threads": 1}]
 
@@ -101,7 +103,8 @@ def process(request: pytest.FixtureRequest) -> Iterator[int]:
         pytest.param(SPINS, "gloo", "setup", Status.TIMEOUT, id="a rank on CPU computes"),
         pytest.param(SLEEPS, "gloo", "setup", Status.HANG, id="a rank on CPU waits"),
         pytest.param(SPINS, "nccl", "setup", Status.HANG, id="a rank on GPU spins in set-up"),
-        pytest.param(SPINS, "nccl", "gradient", Status.HANG, id="or in the gradient check"),
+        pytest.param(SPINS, "nccl", "gradient", Status.HANG, id="in the gradient check"),
+        pytest.param(SPINS, "nccl", "breakdown", Status.TIMEOUT, id="it works on the CPU"),
         pytest.param(COMPILES, "nccl", "setup", Status.TIMEOUT, id="its compiler works"),
     ],
     indirect=["process"],
@@ -128,6 +131,22 @@ def test_the_watchdogs_words_are_read_from_the_log(process: int, tmp_path: Path)
     assert record.status is Status.HANG
     assert record.first_ended == 0
     assert str(record.reason).startswith("NCCL's watchdog reported a collective that timed out")
+
+
+@pytest.mark.parametrize("process", [SLEEPS], indirect=True)
+@pytest.mark.parametrize(("comm", "stays"), [("nccl", False), ("gloo", True)])
+def test_what_nccl_left_in_shared_memory_is_removed(
+    process: int, comm: str, stays: bool, tmp_path: Path
+) -> None:
+    left = Path(f"/dev/shm/nccl-{process}")
+    server = PretendedServer(tmp_path, process)
+    server.after_launch = [(0.1, exited(0, signal=9))]
+    server.at_launch = left.touch
+    try:
+        assert run(server, tmp_path, comm).status is Status.CRASH
+        assert left.exists() is stays
+    finally:
+        left.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("process", [SLEEPS], indirect=True)

@@ -46,9 +46,9 @@ def main():
     os.environ["TORCH_FR_BUFFER_SIZE"] = "7"  # the user's
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        flight_recorder.enable(scratch, LISTENER)
+        flight_recorder.enable(scratch, LISTENER, backend)
         flight_recorder.answer(scratch, LISTENER, backend)
-        as_process_group_nccl_does(os.environ["TORCH_NCCL_DEBUG_INFO_PIPE_FILE"], TORCH)
+        as_process_group_nccl_does(os.environ["TORCH_FR_DEBUG_INFO_PIPE_FILE"], TORCH)
         flight_recorder.answer(scratch, TORCH, backend)  # torch has its own
         os.mkfifo(flight_recorder.pipe_of(scratch, SILENT))
         began = time.monotonic()
@@ -59,7 +59,7 @@ def main():
             file = flight_recorder_file(scratch, rank)
             written[rank] = pickle.loads(file.read_bytes()) if file.exists() else None
         listens = threading.active_count() - 2  # besides this one and torch's
-    names = ("TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_DUMP_ON_TIMEOUT")
+    known = [name for name in os.environ if name.startswith(("TORCH_NCCL_", "TORCH_FR_"))]
     print(
         json.dumps(
             {
@@ -68,7 +68,7 @@ def main():
                 "others": [written[SILENT], written[NONE]],
                 "listening threads": listens,
                 "took": took,
-                "variables": {name: os.environ[name] for name in names},
+                "variables": {n: os.environ[n].replace(folder, "scratch") for n in known},
             }
         )
     )

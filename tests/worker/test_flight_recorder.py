@@ -19,6 +19,13 @@ from tests.conftest import RunTrial, configure
 
 pytestmark = pytest.mark.environment
 
+OLD_NAMES = {
+    "TORCH_NCCL_TRACE_BUFFER_SIZE": "7",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+    "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": "scratch/flight-",
+    "TORCH_NCCL_DEBUG_INFO_PIPE_FILE": "scratch/flight-",
+}
+
 
 @pytest.mark.parametrize(
     ("environment", "backend", "pickled"),
@@ -36,10 +43,12 @@ def test_each_rank_that_can_answers(
     assert found["others"] == [None, None]
     assert found["listening threads"] == 1
     assert found["took"] < 30
+    stem = "scratch/flight-"
     assert found["variables"] == {
-        "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
-        "TORCH_FR_BUFFER_SIZE": "7",
-        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_BUFFER_SIZE": "7",  # as the user chose
+        "TORCH_FR_DUMP_TEMP_FILE": stem,
+        "TORCH_FR_DEBUG_INFO_PIPE_FILE": stem,
+        **(OLD_NAMES if backend == "nccl" else {}),
     }
 
 

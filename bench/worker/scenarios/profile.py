@@ -79,7 +79,7 @@ def _profile(
             trainer.step(enter, timer, dawdle)
         if cuda:
             torch.cuda.synchronize()
-    rank.enter("profile")
+    rank.enter("trace")
     profiler.export_chrome_trace(str(_scratch(rank, rank.index, "trace")))
     share = {
         "stamps": timer.stamps,
