@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from tests.conftest import ROOT, configure, spec
 pytestmark = pytest.mark.environment
 
 FAKE = str(ROOT / "tests" / "inside" / "fake_gpus")
-ALL = "0,1,2,3,4,5,6,7"
 ENVIRONMENTS = pytest.mark.parametrize("environment", ["torch-2.2", "torch-2.13"])
 
 
@@ -75,48 +74,68 @@ def test_the_process_that_makes_a_reference_sees_the_users_gpus(
     }
 
 
-@ENVIRONMENTS
-def test_a_real_server_reaches_no_cuda_and_its_ranks_do(
+@pytest.fixture(params=["torch-2.2", "torch-2.13"])
+def host(
+    request: pytest.FixtureRequest,
     beside_gpus: dict[str, str],
-    environment: str,
-    results: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The first thing that needs a real GPU, or NCCL, fails in the ranks, and not before."""
+) -> Iterator[Host]:
+    """A real server for GPUs, started by a user who lets it have two.
+
+    Not through `Hosts`, which first asks torch, in vain, whether it can use them.
+    """
     for name in ("FAKE_GPUS_LOG", "CUDA_HOME"):
         monkeypatch.setenv(name, beside_gpus[name])
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ALL)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
     monkeypatch.setenv("SPBENCH_USER_PYTHONPATH", FAKE)
     monkeypatch.setenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1")
-    record = _run_on_gpus(environment, results, tmp_path)
+    monkeypatch.setenv("NCCL_MAX_CTAS", "4")
+    real = provide(spec(request.param))
+    preload = tmp_path / "preload.json"
+    preload.write_text(json.dumps(["torch.profiler._cupti_monitor"]))
+    mine = EnvironmentSpec(name="mine", python=str(real.python))
+    interpreter = Interpreter(mine, real.python, real.extensions, preload)
+    host = Host(ServerProcess(interpreter, "cuda", False, tmp_path / "server.log"))
+    yield host
+    host.close()
+
+
+def test_a_real_server_reaches_no_cuda_and_its_ranks_do(
+    host: Host, beside_gpus: dict[str, str], results: Path
+) -> None:
+    """The first thing that needs a real GPU, or NCCL, fails in the ranks, and not before."""
+    record = run_ranks(host, results, 1)
     assert [(e.rank, e.phase) for e in record.errors] == [(0, "setup")]
     assert "NCCL" in record.errors[0].message
     lines = Path(beside_gpus["FAKE_GPUS_LOG"]).read_text().splitlines()
     calls = [json.loads(line) for line in lines]
     assert len({call["pid"] for call in calls}) == 1  # the rank, and not the server
-    assert {call["visible"] for call in calls} == {ALL}
+    assert {call["visible"] for call in calls} == {"6,7"}
     assert "_cuda_setDevice" in {call["call"] for call in calls}
     assert record.worker is not None
-    assert not any("threads when it forked" in warning for warning in record.worker.warnings)
-    assert record.worker.variables["CUDA_VISIBLE_DEVICES"] == ALL
-    assert record.worker.variables["DS_ACCELERATOR"] == "cuda"
-    assert "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE" not in record.worker.variables
-    assert "spbench: ignored TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1" in record.worker.warnings
-    assert not any("No CUDA runtime" in warning for warning in record.worker.warnings)
+    warnings = record.worker.warnings
+    assert "spbench: ignored TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1" in warnings
+    assert not any("threads when it forked" in warning for warning in warnings)
+    assert not any("No CUDA runtime" in warning for warning in warnings)
+    variables = record.worker.variables
+    assert variables["CUDA_VISIBLE_DEVICES"] == "6,7"
+    assert variables["DS_ACCELERATOR"] == "cuda"
+    assert "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE" not in variables
+    assert "NCCL_HOSTID" not in variables
+    assert record.timings_valid  # it may share GPUs, and does not
+
+    shared = run_ranks(host, results, 3)
+    assert not shared.timings_valid
+    assert shared.worker is not None
+    variables = shared.worker.variables
+    assert variables["NCCL_HOSTID"] == f"spbench-{shared.errors[0].rank}"
+    assert (variables["NCCL_SOCKET_IFNAME"], variables["NCCL_MAX_CTAS"]) == ("lo", "4")
 
 
-def _run_on_gpus(environment: str, results: Path, tmp_path: Path) -> Record:
-    real = provide(spec(environment))
-    preload = tmp_path / "preload.json"
-    preload.write_text(json.dumps(["torch.profiler._cupti_monitor"]))
-    mine = EnvironmentSpec(name="mine", python=str(real.python))
-    interpreter = Interpreter(mine, real.python, real.extensions, preload)
-    one = {"world": 1, "sp": 1, "gradient_check": "off", "comm": CommSpec(name="nccl")}
-    configuration = configure(**one).model_copy(update={"environment": mine})
-    server = ServerProcess(interpreter, "cuda", False, tmp_path / "server.log")
-    host = Host(server)
-    try:  # not through `Hosts`, which first asks torch, in vain, whether it can use the GPUs
-        return host.run(Trial(configuration=configuration, round=0), results, "on-gpus")
-    finally:
-        host.close()
+def run_ranks(host: Host, results: Path, world: int) -> Record:
+    """A trial of `world` ranks that may share GPUs."""
+    comm = CommSpec(name="nccl", oversubscribe=True)
+    configuration = configure(world=world, sp=1, gradient_check="off", comm=comm)
+    trial = Trial(configuration=configuration, round=0)
+    return host.run(trial, results, f"{world}-on-gpus")

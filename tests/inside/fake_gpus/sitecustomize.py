@@ -74,6 +74,9 @@ def _pretend_cuda(torch_c):
     torch_c._cuda_isInBadFork = lambda: _state["bad_fork"]
     torch_c._cuda_getCompiledVersion = lambda: 12010
     torch_c._cuda_getArchFlags = lambda: "sm_90"
+    if not hasattr(torch_c, "_nccl_version"):
+        torch_c._nccl_version = lambda: 2 << 32 | 30 << 16 | 3
+        torch_c._nccl_version_suffix = lambda: b""
     for name in ("_cudart", "_cuda_getCurrentRawStream"):  # imported by name; nothing calls them
         if not hasattr(torch_c, name):
             setattr(torch_c, name, object())
