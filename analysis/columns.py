@@ -87,6 +87,7 @@ RESULTS = {
     "gradient_residual": Column("float64", "the same with the scale taken out"),
     "gradient_noise_floor": Column("float64", "relative error that the dtype alone costs"),
     "gradient_ranks_agree": Column("boolean", "every rank saw the same gradient"),
+    "sketch": Column("str", "the gradient as a sketch, relative to the folder; missing: none"),
     "first_loss": Column("float64", "loss of the first step, mean over ranks or replicas"),
     "reference_loss": Column("float64", "the reference's loss of the first step"),
     "first_loss_agrees": Column("boolean", "both are equal up to rounding; missing: not judged"),
@@ -161,6 +162,7 @@ def results_of(record: Content, axes: Content) -> dict[str, Any]:
         "outside_allocator_bytes": _most(record, "outside_allocator_bytes"),
         "gradient_mode": record.get("gradient_mode"),  # records of schema version 1 have neither
         "gradient_reason": record.get("gradient_reason"),
+        "sketch": record.get("sketch"),
         **_gradient(record["gradient"]),
         **_first_loss(record),
         "emulated": bool(record["emulated"]),

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis import sketch_files
 from analysis.comparison import (
     NO_NUMBER,
     NOT_VALID,
@@ -94,7 +96,7 @@ def compare(
     Raises AnalysisError for an axis or a value that the frame lacks, and where a selector
     leaves several configurations at a point.
     """
-    shared = _shared_axes(frame, {*baseline, *candidate})
+    shared, folder = _shared_axes(frame, {*baseline, *candidate}), frame.attrs.get("folder")
     left = _by_place(select(frame, baseline, "baseline"), shared, "baseline")
     right = _by_place(select(frame, candidate, "candidate"), shared, "candidate")
     _refuse_overlap(left, right)
@@ -116,6 +118,7 @@ def compare(
                 right.get(place),
                 split.at(place, smallest) if split else None,
                 smallest,
+                folder,
             )
             for place in places
         ),
@@ -213,6 +216,7 @@ def _point(
     right: pd.DataFrame | None,
     split: Decomposition | None,
     smallest: float,
+    folder: Path | None,
 ) -> Point:
     baseline, candidate = _side(left), _side(right)
     both = left is not None and right is not None
@@ -232,6 +236,7 @@ def _point(
         phases_s=_phases(left, right) if both else {},
         memory_ratio=peaks[0] / peaks[1] if peaks[0] and peaks[1] else None,
         decomposition=split,
+        sketch=sketch_files.of_sides(folder, right, left),
     )
 
 

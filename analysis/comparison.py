@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.sketches import SketchComparison
 from analysis.statistics import Figure, Ratio
 
 Selector = Mapping[str, str]
@@ -104,6 +105,8 @@ class Point:
     decomposition: Decomposition | None
     """None unless exactly two axes differ between the sides and the configurations between
     them have times."""
+    sketch: SketchComparison | None = None
+    """Candidate's gradient beside baseline's; None unless both left a sketch."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from analysis.comparison import Comparison, Point, Side
 from analysis.sentences import sentences
 from analysis.statistics import Ratio
 
+_SKETCH = ("verdict", "reason", "scale", "scale_error", "residual", "residual_error")
+
 
 def as_json(comparisons: Sequence[Comparison]) -> str:
     """All fields of `analysis.comparison.Comparison`, and the sentences; a list."""
@@ -47,6 +49,8 @@ def _row(comparison: Comparison, point: Point) -> dict[str, Any]:
         **{f"{name}_difference_s": value for name, value in point.phases_s.items()},
         "memory_ratio": point.memory_ratio,
     }
+    if point.sketch is not None:
+        row |= {f"sketch_{name}": getattr(point.sketch, name) for name in _SKETCH}
     if point.decomposition is not None:
         parts = point.decomposition
         row |= _ratio("total", parts.total)

@@ -13,6 +13,7 @@ from analysis.comparison import Comparison, Decomposition, Point, Side
 from analysis.comparison_export import as_csv, as_json
 from analysis.selection import text_of
 from analysis.sentences import label, sentences
+from analysis.sketch_words import words as sketch_words
 from analysis.statistics import FASTER, SLOWER, Ratio
 from analysis.table import NOT_COMPARED
 from analysis.wording import marked
@@ -114,21 +115,25 @@ def _speed(comparison: Comparison) -> Grid:
 
 def _details(comparison: Comparison) -> Grid:
     names = ["step", *PHASES]
+    sketched = any(point.sketch is not None for point in comparison.points)
+    words = ["gradients", *(["by sketch"] if sketched else [])]
     rows = [
         [
             *_place(comparison, point),
             *(f"{1e3 * point.phases_s[n]:+,.2f}" if n in point.phases_s else "" for n in names),
             "" if point.memory_ratio is None else f"{point.memory_ratio:.3f}",
             f"{_gradient(point.baseline)} | {_gradient(point.candidate)}",
+            *([sketch_words(point.sketch)] if sketched else []),
         ]
         for point in comparison.points
     ]
     return Grid(
         "candidate minus baseline [ms], median over rounds; ratio of peak memory; "
-        "gradient of each (×2: twice what it should be)",
-        [*comparison.axes, *names, "memory", "gradients"],
+        "gradient of each (×2: twice what it should be)"
+        + ("; by sketch: of the candidate's beside the baseline's" if sketched else ""),
+        [*comparison.axes, *names, "memory", *words],
         rows,
-        [*comparison.axes, "gradients"],
+        [*comparison.axes, *words],
     )
 
 

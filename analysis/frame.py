@@ -36,13 +36,15 @@ def load(folder: Path | str) -> pd.DataFrame:
 
     Of several attempts at a trial the latest counts; of the same attempt by two sweeps, the one
     that began first. `attrs["skipped"]` names the lines that are no record (truncated, another
-    schema), `attrs["superseded"]` counts the records that do not count.
+    schema), `attrs["superseded"]` counts the records that do not count, `attrs["folder"]`
+    is where the files lie that records name.
 
     Raises AnalysisError when the folder is missing or holds no record.
     """
     rows, skipped = read(Path(folder))
     counted = _counted(_typed(rows.results, RESULTS))
     frame = counted.join(_axes_frame(rows.axes), on="config_hash")
+    frame.attrs["folder"] = Path(folder)
     frame.attrs["skipped"] = skipped
     frame.attrs["superseded"] = len(rows.results["trial_id"]) - len(frame)
     return frame

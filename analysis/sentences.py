@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from analysis import sketch_words
 from analysis.comparison import NO_NUMBER, NOT_VALID, Comparison, Effect, Point, Selector, Side
 from analysis.places import where
 from analysis.selection import UPGRADED, WORKAROUND
@@ -24,7 +25,7 @@ class Names(NamedTuple):
 
 def sentences(comparison: Comparison) -> list[str]:
     """The answer in sentences: speed, failures, gradients, and what limits them."""
-    parts = (_definition, _speed, _overall, _failures, _gradients, _limits)
+    parts = (_definition, _speed, _overall, _failures, _gradients, _sketches, _limits)
     return [one[:1].upper() + one[1:] for part in parts for one in part(comparison)]
 
 
@@ -200,6 +201,17 @@ def _gradient(side: Side) -> str:
     verdicts = {"match": "right", "wrong": "wrong in direction", "none": "missing", "": ""}
     mixed = f"not the same in all rounds ({side.gradient_verdict})"
     return marked(verdicts.get(side.gradient_verdict, mixed), side.gradient_mode)
+
+
+def _sketches(comparison: Comparison) -> Iterator[str]:
+    """What the sketches say of the two gradients, where there are two."""
+    names = names_of(comparison)
+    upgrade = _is_upgrade(comparison.baseline, comparison.candidate)
+    candidate = UPGRADED if upgrade else names.candidate
+    for words, place, points in _grouped(comparison, lambda one: sketch_words.kind(one.sketch)):
+        found = [point.sketch for point in points if point.sketch is not None]
+        if words:
+            yield f"{place}{sketch_words.sentence(found, names.baseline, candidate)}."
 
 
 def _scaled(scale: str) -> str:

@@ -11,7 +11,7 @@ History of the format (`SCHEMA_VERSION`):
    `config.sdpa`, `gradient_mode`, `gradient_reason`, `gradient.mode`, `gradient.scale_error`,
    `gradient.blocks`, `first_loss`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`,
    `machine.gpu_states`, `worker.sdpa_kernel`, `worker.variables`, `first_ended`,
-   `flight_recorder`.
+   `flight_recorder`, `sketch`, `sketch_version`.
 """
 
 from __future__ import annotations
@@ -352,6 +352,11 @@ class Record(Part):
     gradient: Optional[GradientError] = None
     first_loss: Optional[FirstLoss] = None
     """None: `gradient` has it (`exact`), no comparison was asked for, or the trial failed."""
+    sketch: Optional[str] = None
+    """The first step's gradient as a sketch (`bench.worker.checking.sketch`), relative to the
+    results folder; None unless `gradient_mode` is `sketch`."""
+    sketch_version: Optional[int] = None
+    """Of the sketch's hash and file: only sketches of one version can be compared."""
     collectives: List[CollectiveCount] = []
     worker: Optional[WorkerProvenance] = None
     machine: Optional[MachineProvenance] = None

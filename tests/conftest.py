@@ -77,7 +77,7 @@ def run_inside() -> Callable[..., Any]:
             env={**os.environ, **usual, **variables},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -14,20 +14,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Dict, Iterable, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 
 from bench.record import GradientError
+from bench.scales import DIRECTION_FLOOR, DIRECTION_MARGIN, SCALE_FLOOR, scale_label
 
-DIRECTION_MARGIN = 10.0
-"""Multiples of the dtype's own noise that count as rounding: another order of summation over
-ranks, layers and versions costs a small multiple of what one process costs."""
-DIRECTION_FLOOR = 1e-5
-SCALE_FLOOR = 1e-3
-"""Deviation of the scale from 1 that counts as rounding, at least; noise is nearly orthogonal
-to the gradient and moves the scale far less than the direction."""
+__all__ = [
+    "DIRECTION_FLOOR",
+    "DIRECTION_MARGIN",
+    "SCALE_FLOOR",
+    "Comparison",
+    "Noise",
+    "combine",
+    "compare",
+    "judge",
+    "scale_label",
+]
 
 
 @dataclass(frozen=True)
@@ -119,17 +123,6 @@ def combine(parts: Iterable[Comparison]) -> Comparison:
     apart = math.fsum(((p.scale or 0.0) - common) ** 2 * p.rr for p in parts)
     residual2 = math.fsum(p.residual2 for p in parts) + apart
     return Comparison(gg, rr, gr, error2, residual2, finite)
-
-
-def scale_label(scale: Optional[float], tolerance: float = SCALE_FLOOR) -> str:
-    """`×2`, `×1/2`, or the number where no small whole ratio is within `tolerance` of it."""
-    if scale is None:
-        return "?"
-    for n in range(1, 65):
-        for value in (Fraction(n), Fraction(1, n)):
-            if abs(scale / float(value) - 1.0) <= tolerance:
-                return f"×{value}"
-    return f"×{scale:.4g}"
 
 
 def judge(
