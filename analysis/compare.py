@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -216,7 +215,7 @@ def _point(
     right: pd.DataFrame | None,
     split: Decomposition | None,
     smallest: float,
-    folder: Path | None,
+    folder: str | None,
 ) -> Point:
     baseline, candidate = _side(left), _side(right)
     both = left is not None and right is not None

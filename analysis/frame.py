@@ -44,7 +44,7 @@ def load(folder: Path | str) -> pd.DataFrame:
     rows, skipped = read(Path(folder))
     counted = _counted(_typed(rows.results, RESULTS))
     frame = counted.join(_axes_frame(rows.axes), on="config_hash")
-    frame.attrs["folder"] = Path(folder)
+    frame.attrs["folder"] = str(folder)
     frame.attrs["skipped"] = skipped
     frame.attrs["superseded"] = len(rows.results["trial_id"]) - len(frame)
     return frame

@@ -43,7 +43,7 @@ def compare_files(candidate: Path, baseline: Path) -> SketchComparison:
 
 
 def of_sides(
-    folder: Path | None, candidate: pd.DataFrame | None, baseline: pd.DataFrame | None
+    folder: str | None, candidate: pd.DataFrame | None, baseline: pd.DataFrame | None
 ) -> SketchComparison | None:
     """The sketches of the two sides' trials in `folder`; None unless both have one.
 
@@ -57,7 +57,7 @@ def of_sides(
         return None
     common = sorted(set(paths[0]) & set(paths[1]))
     first, second = (one[common[0]] if common else one[min(one)] for one in paths)
-    return compare_files(folder / first, folder / second)
+    return compare_files(Path(folder, first), Path(folder, second))
 
 
 def _by_round(trials: pd.DataFrame) -> dict[int, str]:

@@ -92,7 +92,7 @@ def run(index, folder, name, configuration, store, fault):
 
 def train(folder, name, configuration, fault):
     """Fork the ranks of one job, which imported everything already, and wait for them."""
-    reference.create(folder / configuration.reference_key, configuration)
+    reference.create(folder / configuration.reference_key, configuration, "sketch")
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as store:
         arguments = (folder, name, configuration, f"{store}/store", fault)
