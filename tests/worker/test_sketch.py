@@ -14,10 +14,12 @@ from analysis.sketch_files import compare_files, read_sketch
 from analysis.sketches import SketchComparison
 from bench.record import Record, Status
 from bench.trial import CommSpec
-from tests.conftest import TINY, RunTrial, configure, inside
+from tests.conftest import TINY, RunTrial, configure
 from tests.sketching import sketch_of
 
 pytestmark = pytest.mark.environment
+
+Inside = Callable[..., Any]
 
 WIDE = TINY.model_copy(update={"vocab": 160, "ffn": 176, "layers": 1})
 """embedding and head of 10,240 elements, q and o of 4,096, k and v of 2,048, ffn of 11,264."""
@@ -55,12 +57,12 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(run_inside: Inside, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """All jobs, on the newer torch."""
-    return make(tmp_path_factory.mktemp("sketches"), "torch-2.13", list(JOBS))
+    return make(run_inside, tmp_path_factory.mktemp("sketches"), "torch-2.13", list(JOBS))
 
 
-def make(folder: Path, environment: str, names: list[str]) -> Made:
+def make(inside: Inside, folder: Path, environment: str, names: list[str]) -> Made:
     jobs = {}
     for name in names:
         fields = {**DEFAULTS, **JOBS[name]}
@@ -100,8 +102,8 @@ def test_the_parts_add_up_to_the_sketch_of_the_whole(made: Made, job: str) -> No
     _assert_whole(made, job)
 
 
-def test_older_torch_makes_the_same_sketch(made: Made, tmp_path: Path) -> None:
-    old = make(tmp_path, "torch-2.2", ["zero 1"])
+def test_older_torch_makes_the_same_sketch(made: Made, run_inside: Inside, tmp_path: Path) -> None:
+    old = make(run_inside, tmp_path, "torch-2.2", ["zero 1"])
     assert old.hashes == made.hashes
     _assert_whole(old, "zero 1")
     assert brief(compare_files(old.sketch("zero 1"), made.sketch("zero 1"))) == "match ×1"
