@@ -11,7 +11,7 @@ import pytest
 
 from bench.controller.environments import provide
 from bench.controller.host import Host
-from bench.controller.interpreter import Interpreter
+from bench.controller.interpreter import Interpreter, check
 from bench.controller.server_process import ServerProcess
 from bench.record import Record
 from bench.trial import CommSpec, EnvironmentSpec, Trial
@@ -58,6 +58,22 @@ def test_importing_beside_visible_gpus_reaches_cuda_and_beside_hidden_ones_does_
     nccl = "2.19.3" if environment == "torch-2.2" else None  # the other has none
     clean = {"raised": None, "nccl": nccl, "calls": [], "threads": 1, "gpus": 0}
     assert found["hidden, no nvcc"] == clean
+
+
+@pytest.mark.slow
+def test_checking_an_environment_beside_gpus_needs_no_nvcc(
+    beside_gpus: dict[str, str], tmp_path: Path
+) -> None:
+    """`spbench env check` imports DeepSpeed in a process of its own, as the user would."""
+    real = provide(spec("torch-2.2"))
+    python = tmp_path / "python"
+    variables = {**beside_gpus, "FAKE_NO_NVCC": "1", "PYTHONPATH": FAKE}
+    settings = " ".join(f"{name}={value}" for name, value in variables.items())
+    python.write_text(f'#!/bin/sh\n{settings} exec {real.python} "$@"\n')
+    python.chmod(0o755)
+    mine = Interpreter(real.spec, python, real.extensions, real.preload)
+    assert check(mine).deepspeed == "0.18.2"
+    assert (tmp_path / "log").read_text() == ""
 
 
 @ENVIRONMENTS
