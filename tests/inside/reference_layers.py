@@ -7,6 +7,7 @@ import gc
 import hashlib
 import itertools
 import json
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from bench.trial import CommSpec, Configuration
 from bench.worker import reference
 from bench.worker.metrics.gradient import combine, compare
 from bench.worker.reference import blocks, layers, whole
+from bench.worker.reference.files import new_vector
 
 SIZES = layers.Sizes(block=7, tile=9, loss_tile=5)
 
@@ -123,6 +125,29 @@ def on_a_gpu(one, folder):
     }
 
 
+def left_by_failures(folder):
+    """What is in a folder after a file had no room, and after its maker failed."""
+    place = Path(folder) / "failures"
+    place.mkdir()
+    seen, shapes = [], {"a": (1000,)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        with new_vector(place / "gradient.npy", shapes, np.float64):
+            seen.append("made")
+    except OSError as error:
+        seen.append(type(error).__name__)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        with new_vector(place / "gradient.npy", shapes, np.float64) as views:
+            views["a"][...] = 1.0
+            raise MemoryError
+    except MemoryError:
+        seen.append("MemoryError")
+    return [seen, sorted(path.name for path in place.iterdir())]
+
+
 SHAPES = {
     "attention": ({"seq_len": 256}, {}),
     "feed-forward": ({"seq_len": 64}, {"hidden": 128, "ffn": 1024}),
@@ -178,6 +203,7 @@ def main():
             result["files"]["layers" if by_layers else "whole"] = files(one, folder, by_layers)
         result["gpu"] = on_a_gpu(configurations[0], folder)
         result["memory"] = memory(configurations[0], folder)
+        result["failures"] = left_by_failures(folder)
         result["weights"] = initial_weights(configurations[0], Path(folder))
     print(json.dumps(result))
 

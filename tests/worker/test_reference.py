@@ -74,6 +74,10 @@ def test_files_have_one_form(found: Any) -> None:
     assert found["weights"] == INITIAL_WEIGHTS
 
 
+def test_a_file_appears_whole_or_not_at_all(found: Any) -> None:
+    assert found["failures"] == [["OSError", "MemoryError"], []]
+
+
 def test_memory_is_what_theory_allows(found: Any) -> None:
     assert len(found["memory"]) == 4
     for shape, share in found["memory"].items():
