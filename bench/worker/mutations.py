@@ -50,8 +50,9 @@ def trainer(mutation: Mutation) -> Any:
             mesh: Mesh,
             reference: Reference,
             device: torch.device,
+            beat: Callable[[], None] = lambda: None,
         ) -> None:
-            super().__init__(configuration, mesh, reference, device)
+            super().__init__(configuration, mesh, reference, device, beat)
             module, right = self.engine.module, self._aggregate
             self._batch = mutation.data(self._batch, mesh)
             if mutation.attention is not None:
