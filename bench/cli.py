@@ -19,6 +19,7 @@ from bench.cli_doctor import doctor
 from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
 from bench.cli_predict import contradictions, predict
+from bench.cli_selfcheck import selfcheck
 from bench.cli_trace import trace
 
 FAILED = 1
@@ -60,6 +61,7 @@ app.command()(audit)
 app.command()(trace)
 app.command()(predict)
 app.command()(doctor)
+app.command()(selfcheck)
 
 Results = Annotated[Path, typer.Argument(help="A results folder.", metavar="RESULTS")]
 

@@ -1,0 +1,128 @@
+"""Rows on failures: forking, running out of memory, drills, and what they leave behind."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psutil
+
+from bench.controller import gpus
+from bench.controller.selfcheck.row import Seen, together
+from bench.controller.selfcheck.stand import SMALL_BUCKETS, RowFailed, Stand, preset
+from bench.record import Record, Status
+from bench.trial import Limits
+
+DRILLS = {
+    "raise": Status.ERROR,
+    "kill": Status.CRASH,
+    "exit": Status.CRASH,
+    "hang": Status.HANG,
+    "spin": Status.HANG,
+    "memory": Status.OOM,
+}
+"""Faults of the scenario `drill`, and how each must end. On CPU computing is progress, so that a
+rank that spins runs out of time."""
+HANG_S, SPIN_S = 10.0, 30.0
+LIMIT_BYTES = {True: 4 << 30, False: 300 << 20}
+"""Memory that a rank may take, on GPU and on CPU."""
+RESOLUTION_TOKENS = 512
+
+
+def fork(stand: Stand) -> Seen:
+    """A rank uses its device after the server imported everything."""
+    record = stand.ok(scenario="selfcheck", options={"check": "tensor"}, gradient_check="off")
+    parts = [(f"a tensor on {record.details['device']}", True)]
+    threads = [text for text in _warnings(record) if "threads when it forked" in text]
+    parts.append((threads[0] if threads else "one thread in the server", not threads))
+    if stand.on_gpu:
+        there = _pids_on_gpus() & {process.pid for process in _servers()}
+        parts.append((f"{len(there)} servers on the GPU", not there))
+    return together(parts)
+
+
+def no_nvcc(stand: Stand) -> Seen:
+    """The same where CUDA's compiler is not installed."""
+    kept = [part for part in os.get_exec_path() if not os.path.exists(os.path.join(part, "nvcc"))]  # noqa: PTH110, PTH118
+    absent = {"CUDA_HOME": None, "CUDA_PATH": None, "PATH": os.pathsep.join(kept)}
+    with stand.elsewhere(absent) as other:
+        return fork(other)
+
+
+def full_card(stand: Stand) -> Seen:
+    """cuBLAS on a full card, or an allocation beyond a limit, is `oom`."""
+    if stand.on_gpu:
+        record = stand.launch(
+            scenario="selfcheck", options={"check": "full_card"}, gradient_check="off"
+        )
+    else:
+        record = _drill(stand, "memory")
+    return Seen(f"{record.status.value}: {record.reason}", record.status is Status.OOM)
+
+
+def drills(stand: Stand) -> Seen:
+    """Every fault has its status, leaves nothing, and the next trial is ok."""
+    parts = []
+    for fault, due in DRILLS.items():
+        if fault == "spin" and not stand.on_gpu:
+            due = Status.TIMEOUT
+        before = _left()
+        status = _drill(stand, fault).status
+        left = sorted(_left() - before)
+        after = stand.launch(2, gradient_check="off")
+        text = fault if status is due else f"{fault} is {status.value}, not {due.value}"
+        text += f", left {', '.join(left)}" if left else ""
+        text += "" if after.status is Status.OK else f", then {after.status.value}: {after.reason}"
+        parts.append((text, status is due and not left and after.status is Status.OK))
+    return together(parts)
+
+
+def capacity(stand: Stand) -> Seen:
+    """The longest sequence that trains under a memory limit, within 512 tokens."""
+    fields: dict[str, Any] = {"model": preset("160m"), "dtype": "bfloat16", "seq_len": 8192}
+    if not stand.on_gpu:
+        fields = {"seq_len": 4096}
+    record = stand.ok(
+        scenario="capacity",
+        options={"resolution": RESOLUTION_TOKENS},
+        memory_limit=LIMIT_BYTES[stand.on_gpu],
+        deepspeed=SMALL_BUCKETS,
+        **fields,
+    )
+    longest, failed = record.details["longest"], record.details["shortest_failed"]
+    if failed is None:
+        raise RowFailed(f"{longest:,} tokens train, and nothing failed")
+    text = f"{longest:,} tokens train, {failed:,} do not"
+    return Seen(text, 0 < failed - longest <= RESOLUTION_TOKENS)
+
+
+def _drill(stand: Stand, fault: str) -> Record:
+    fields: dict[str, Any] = {"limits": Limits(timeout_s=120.0, hang_s=HANG_S)}
+    if fault == "spin":
+        fields["limits"] = Limits(timeout_s=SPIN_S, hang_s=HANG_S)
+    if fault == "memory":
+        fields |= {"memory_limit": LIMIT_BYTES[stand.on_gpu], "deepspeed": SMALL_BUCKETS}
+    return stand.launch(
+        2, scenario="drill", options={"fault": fault}, gradient_check="off", **fields
+    )
+
+
+def _left() -> set[str]:
+    """Shared memory, and ranks that still run."""
+    shared = {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+    ranks = (rank for server in _servers() for rank in server.children(recursive=True))
+    return shared | {f"process {rank.pid}" for rank in ranks}
+
+
+def _servers() -> list[psutil.Process]:
+    return psutil.Process().children()
+
+
+def _pids_on_gpus() -> set[int]:
+    nvml, handles = gpus.visible_handles()
+    question = "nvmlDeviceGetComputeRunningProcesses"
+    return {one.pid for gpu in handles for one in gpus.ask(nvml, question, gpu) or []}
+
+
+def _warnings(record: Record) -> list[str]:
+    return record.worker.warnings if record.worker is not None else []
