@@ -93,7 +93,7 @@ def capacity(stand: Stand) -> Seen:
     if failed is None:
         raise RowFailed(f"{longest:,} tokens train, and nothing failed")
     text = f"{longest:,} tokens train, {failed:,} do not"
-    return Seen(text, 0 < failed - longest <= RESOLUTION_TOKENS)
+    return Seen(text, longest > 0 and 0 < failed - longest <= RESOLUTION_TOKENS)
 
 
 def _drill(stand: Stand, fault: str) -> Record:
