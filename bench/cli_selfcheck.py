@@ -163,7 +163,6 @@ def _answer(results: list[Result]) -> str:
 
 
 def _sketch_scale(candidate: Path, baseline: Path) -> Optional[float]:
-    from analysis.sketch_files import read
-    from analysis.sketches import compare_sketches
+    from analysis.sketch_files import compare_files
 
-    return compare_sketches(read(candidate), read(baseline)).scale
+    return compare_files(candidate, baseline).scale

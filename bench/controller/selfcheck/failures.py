@@ -9,7 +9,7 @@ import psutil
 
 from bench.controller import gpus
 from bench.controller.selfcheck.row import Seen, together
-from bench.controller.selfcheck.stand import SMALL_BUCKETS, RowFailed, Stand, preset
+from bench.controller.selfcheck.stand import SMALL, SMALL_BUCKETS, RowFailed, Stand, preset
 from bench.record import Record, Status
 from bench.trial import Limits
 
@@ -27,6 +27,8 @@ HANG_S, SPIN_S = 10.0, 30.0
 LIMIT_BYTES = {True: 4 << 30, False: 300 << 20}
 """Memory that a rank may take, on GPU and on CPU."""
 RESOLUTION_TOKENS = 512
+_WIDE = SMALL.model_copy(update={"vocab": 32000})
+"""A model whose logits fill a CPU's limit at lengths that take it a second."""
 
 
 def fork(stand: Stand) -> Seen:
@@ -81,7 +83,7 @@ def capacity(stand: Stand) -> Seen:
     """The longest sequence that trains under a memory limit, within 512 tokens."""
     fields: dict[str, Any] = {"model": preset("160m"), "dtype": "bfloat16", "seq_len": 8192}
     if not stand.on_gpu:
-        fields = {"seq_len": 4096}
+        fields = {"model": _WIDE, "seq_len": 1024}
     record = stand.ok(
         scenario="capacity",
         options={"resolution": RESOLUTION_TOKENS},
