@@ -20,6 +20,7 @@ from bench.cli_environments import CONF, environments
 from bench.cli_errors import one_line
 from bench.cli_predict import contradictions, predict
 from bench.cli_selfcheck import selfcheck
+from bench.cli_sketch import sketch
 from bench.cli_trace import trace
 
 FAILED = 1
@@ -59,6 +60,7 @@ app = typer.Typer(
 app.add_typer(environments, name="env")
 app.command()(audit)
 app.command()(trace)
+app.command()(sketch)
 app.command()(predict)
 app.command()(doctor)
 app.command()(selfcheck)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from analysis.compare import compare
 from analysis.comparison_export import as_csv, as_json
@@ -18,6 +19,7 @@ from analysis.comparison_table import grids, render
 from analysis.sentences import sentences
 from analysis.sketch_files import SketchProblem, compare_files, read_sketch
 from analysis.sketches import SketchComparison, by_parameter
+from bench.cli import app
 from bench.record import SCHEMA_VERSION
 from tests.analysis.sides import UPGRADE, WORKAROUND, frame_of, timed
 from tests.sketching import BUCKETS, save
@@ -193,6 +195,34 @@ def test_a_comparison_tells_the_factor_without_a_reference(tmp_path: Path) -> No
     text = io.StringIO()
     render(found, Console(file=text, width=120, _environ={}))
     assert "by sketch" in text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "said"),
+    [
+        (
+            1.0,
+            0,
+            "match: by their sketches, the gradient of CANDIDATE is that of BASELINE (",
+        ),
+        (2.0, 0, "scaled: by their sketches, the gradient of CANDIDATE is ×2 that of BASELINE"),
+        (-1.0, 1, "differs: by their sketches, the gradient of CANDIDATE is not a multiple of"),
+    ],
+)
+def test_two_files_of_any_folders(tmp_path: Path, factor: float, code: int, said: str) -> None:
+    files = [
+        save(tmp_path / "today" / "g.npz", {n: factor * v for n, v in R.items()}),
+        save(tmp_path / "yesterday" / "r.npz", R),
+    ]
+    done = CliRunner().invoke(app, ["sketch", *map(str, files)])
+    assert done.exit_code == code
+    assert done.output.startswith(said)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    right = save(tmp_path / "r.npz", R)
+    done = CliRunner().invoke(app, ["sketch", str(tmp_path / "g.npz"), str(right)])
+    assert (done.exit_code, done.output) == (2, "spbench: the sketch g.npz is missing\n")
 
 
 def test_the_same_gradient_and_a_lost_file(tmp_path: Path) -> None:

@@ -203,3 +203,35 @@ def test_the_file_names_what_it_was_made_of(sketched: Callable[..., Path]) -> No
         "matmul": "highest",
         "world": 4,
     }
+
+
+SEEN = {
+    "untouched": "match ×1",
+    "times_sp": "scaled ×2",
+    "scale_1_01": "scaled ×1.01",
+    "no_gradient": "none",
+    "rank_dropped": "differs",
+    "own_shard_only": "differs",
+    "boundary_label_dropped": "differs",
+    "positions_restarted": "differs",
+    "stale_key_value": "differs",
+    "not_causal": "differs",
+    "parameter_zero": "differs",
+    "nan_in_one_element": "differs",
+}
+"""What a faulty trial's sketch says beside that of one without fault."""
+
+
+@pytest.mark.slow
+def test_every_mutation_is_seen_beside_a_right_trial(sketched: Callable[..., Path]) -> None:
+    right = sketched(zero=1, mask="none")
+    for name, expected in SEEN.items():
+        options = {"mutation": name}
+        wrong = sketched(scenario="mutation", zero=1, mask="none", options=options)
+        assert brief(compare_files(wrong, right)).startswith(expected), name
+
+
+def test_the_mutations_are_all_there_are() -> None:
+    from tests.worker.test_mutations import EXPECTED
+
+    assert list(SEEN) == list(EXPECTED)
