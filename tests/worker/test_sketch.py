@@ -205,6 +205,23 @@ def test_the_file_names_what_it_was_made_of(sketched: Callable[..., Path]) -> No
     }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dtype": "bfloat16", "deepspeed": {"data_types": {"grad_accum_dtype": "fp32"}}},
+        {"zero": 2, "deepspeed": {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}},
+        {"zero": 3, "loss": "all_gather", "dtype": "bfloat16"},
+        {"zero": 2, "deepspeed": {"zero_optimization": {"reduce_scatter": False}}},
+    ],
+    ids=str,
+)
+def test_wherever_deepspeed_keeps_the_gradient(
+    sketched: Callable[..., Path], fields: dict[str, Any]
+) -> None:
+    assert brief(compare_files(sketched(**fields), sketched())) == "match ×1"
+
+
 SEEN = {
     "untouched": "match ×1",
     "times_sp": "scaled ×2",
