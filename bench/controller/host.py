@@ -28,6 +28,8 @@ ANSWER_S = 30.0
 """How long a server may take to answer; it does so between two reads, in well under 1 s."""
 LOST_PEER_GRACE_S = 5.0
 """How long a rank gets to say why it failed when others have only said that they lost a peer."""
+PARTING_S = 10.0
+"""How long ranks get to end their processes once all have their results: they need milliseconds."""
 BUSY_SHARE = 0.1
 """Share of a core from which on a rank on CPU counts as computing, not as waiting."""
 
@@ -141,8 +143,13 @@ class Host:
         start = last_progress = time.monotonic()
         on_cpu = trial.configuration.comm.device == "cpu"
         failed_at: float | None = None
+        finished_at: float | None = None
         while not flight.over():
             now = time.monotonic()
+            if flight.all_finished():  # one that died while it parted leaves the others waiting
+                finished_at = now if finished_at is None else finished_at
+                if now - finished_at > PARTING_S:
+                    return
             if flight.failed() and failed_at is None:
                 failed_at = now
             grace = GRACE_S if flight.cause_known() else LOST_PEER_GRACE_S
@@ -153,7 +160,7 @@ class Host:
                 flight.take(line)
                 last_progress = time.monotonic()
                 continue
-            if failed_at is not None:
+            if failed_at is not None or finished_at is not None:
                 continue
             if self._progressed(flight, on_cpu):
                 last_progress = time.monotonic()

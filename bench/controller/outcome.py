@@ -102,6 +102,10 @@ class Flight:
         """Whether every rank has reported or ended."""
         return len(self._reports.keys() | self._exits.keys()) == self.world
 
+    def all_finished(self) -> bool:
+        """Whether every rank has reported its results, ended or not."""
+        return self.all_settled() and not self.failed()
+
     def _has_failed(self, rank: int) -> bool:
         report = self._reports.get(rank)
         return report["outcome"] == "raised" if report is not None else rank in self._exits
@@ -185,7 +189,8 @@ class Flight:
                 rank=rank, outcome="raised", phase=error["phase"], step=error["step"]
             )
         if report is not None:
-            return RankOutcome(rank=rank, outcome="finished", phase="done", exit_code=0)
+            ended = {} if exit_ is None else {n: exit_[n] for n in ("signal", "exit_code")}
+            return RankOutcome(rank=rank, outcome="finished", phase="done", **ended)
         if exit_ is None:
             return RankOutcome(
                 rank=rank, outcome="interrupted", phase=phase, step=step, stack=stack
@@ -239,6 +244,11 @@ class Flight:
         texts = [text for _, r in sorted(self._reports.items()) for text in r.get("warnings", [])]
         if self._threads_at_fork != 1:
             texts.append(f"spbench: the server had {self._threads_at_fork} threads when it forked")
+        texts += [
+            f"spbench: rank {rank} had its results, then ended by {_death(exit_).manner}"
+            for rank, exit_ in sorted(self._exits.items())
+            if exit_["exit_code"] != 0 and self._reports.get(rank, {}).get("outcome") == "finished"
+        ]
         return list(dict.fromkeys(texts))
 
     def _observed(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bench.controller import host as host_module
 from bench.controller.host import Host
 from bench.record import Status
 from bench.trial import CommSpec, Limits, Trial
@@ -169,3 +170,30 @@ def test_who_only_lost_a_peer_gives_the_others_time_to_say_why(
         Trial(configuration=one, round=0), tmp_path, "trial"
     )
     assert record.status is Status.OOM
+
+
+@pytest.mark.parametrize("process", [SLEEPS], indirect=True)
+def test_a_rank_that_dies_with_its_results_told_costs_no_measurement(
+    process: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 has reported and crashes on its way out, so that rank 0 waits for it in vain."""
+    monkeypatch.setattr(host_module, "PARTING_S", 0.3)
+    server = PretendedServer(tmp_path, process)
+    server.after_launch = [(0.1, finished(0)), (0.1, finished(1)), (0.1, exited(1, signal=11))]
+    one = configure(
+        comm=CommSpec(name="nccl"),
+        world=2,
+        sp=1,
+        gradient_check="off",
+        limits=Limits(hang_s=1.2, timeout_s=5.0),
+    )
+    record = Host(server).run(  # type: ignore[arg-type]
+        Trial(configuration=one, round=0), tmp_path, "trial"
+    )
+    assert record.status is Status.OK, record.reason
+    assert [(rank.outcome, rank.signal) for rank in record.ranks] == [
+        ("finished", None),
+        ("finished", 11),
+    ]
+    assert record.worker is not None
+    assert record.worker.warnings == ["spbench: rank 1 had its results, then ended by SIGSEGV"]
