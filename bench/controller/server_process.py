@@ -181,6 +181,8 @@ def _environment(interpreter: Interpreter, device: str, scratch: Path) -> dict[s
         variables.pop(name, None)  # of some other launcher around us
     for name in (*_OVERRULING, "SPBENCH_CUDA_VISIBLE_DEVICES"):
         variables.pop(name, None)
+    if device == "cuda":  # else CUDA numbers the fastest card 0, and NVML, whose cards we lock, not
+        variables.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     if device == "cuda" and "CUDA_VISIBLE_DEVICES" in variables:
         # bench.worker.visible_gpus: the import must not see them, the ranks get them back
         variables["SPBENCH_CUDA_VISIBLE_DEVICES"] = variables["CUDA_VISIBLE_DEVICES"]

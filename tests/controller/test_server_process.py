@@ -40,3 +40,14 @@ def test_variables_that_overrule_the_precision_are_dropped(
 ) -> None:
     monkeypatch.setenv(name, "1")
     assert name not in environment(device)
+
+
+@pytest.mark.parametrize(("user", "expected"), [(None, "PCI_BUS_ID"), ("FASTEST_FIRST",) * 2])
+def test_cuda_numbers_cards_as_nvml_does_whose_cards_are_locked(
+    monkeypatch: pytest.MonkeyPatch, user: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    if user is not None:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", user)
+    assert environment("cuda")["CUDA_DEVICE_ORDER"] == expected
+    assert environment("cpu").get("CUDA_DEVICE_ORDER") == user
