@@ -10,11 +10,15 @@ from typing import Any
 
 from bench.controller import abort, deaths
 from bench.controller.deaths import Death
-from bench.record import CPU_PHASES, PHASES, GradientError, RankError, RankOutcome, Status
+from bench.controller.reports import (
+    failed_by_itself,
+    failure_line,
+    is_out_of_memory,
+    worst_gradient,
+)
+from bench.record import CPU_PHASES, PHASES, RankError, RankOutcome, Status
 from bench.record_files import rows_file
 from bench.trial import EnvironmentSpec
-
-_SEVERITY = {"match": 0, "scaled": 1, "wrong": 2, "none": 3}
 
 
 class Flight:
@@ -96,7 +100,7 @@ class Flight:
 
     def cause_known(self) -> bool:
         """Whether a rank failed by itself, and not only because it lost a peer."""
-        return bool(self._dead) or any(map(_failed_by_itself, self.errors()))
+        return bool(self._dead) or any(map(failed_by_itself, self.errors()))
 
     def all_settled(self) -> bool:
         """Whether every rank has reported or ended."""
@@ -160,7 +164,7 @@ class Flight:
         Not where they only aborted because of what another raised.
         """
         errors = self.errors()
-        if not self._dead or not any(map(_failed_by_itself, errors)):
+        if not self._dead or not any(map(failed_by_itself, errors)):
             return bool(self._dead)
         if any(map(is_out_of_memory, errors)):  # on a full card NCCL fails in many ways
             return not deaths.all_aborted(self._dead)
@@ -270,45 +274,6 @@ class Flight:
     def devices(self) -> list[str]:
         """Each rank's device."""
         return [r["device"] for _, r in sorted(self._reports.items()) if "device" in r]
-
-
-def worst_gradient(errors: list[dict[str, Any]]) -> GradientError | None:
-    """The rank furthest from the reference speaks for all; `ranks_agree` says whether it may."""
-    if not errors:
-        return None
-    parsed = [GradientError.model_validate(error) for error in errors]
-    worst = max(parsed, key=lambda e: (_SEVERITY[e.verdict], e.relative_error or 0.0))
-    scales = [e.scale for e in parsed if e.scale is not None]
-    close = len(scales) == len(parsed) and max(scales) - min(scales) <= (worst.tolerance or 0.0)
-    losses = [e.loss for e in parsed if e.loss is not None]
-    return worst.model_copy(
-        update={
-            "ranks_agree": close and len({e.verdict for e in parsed}) == 1,
-            "loss": sum(losses) / len(losses) if losses else None,
-        }
-    )
-
-
-def failure_line(errors: list[RankError]) -> str:
-    """The most common error: `IndexError in backward on ranks 2, 3: tuple index out of range`."""
-    groups: dict[tuple[str, str], list[RankError]] = {}
-    for error in errors:
-        groups.setdefault((error.type, error.phase), []).append(error)
-    (kind, phase), same = max(groups.items(), key=lambda item: len(item[1]))
-    message = same[0].message.strip().splitlines()
-    where = deaths.ranks([error.rank for error in same])
-    return f"{kind} in {phase} on {where}" + (f": {message[0][:200]}" if message else "")
-
-
-def is_out_of_memory(error: RankError) -> bool:
-    """Whether an exception says that memory ran out, on CPU or GPU."""
-    if error.type.rpartition(".")[2] in ("OutOfMemoryError", "MemoryError"):
-        return True
-    return abort.says_out_of_memory(error.message)
-
-
-def _failed_by_itself(error: RankError) -> bool:
-    return is_out_of_memory(error) or not abort.says_peer_lost(error.message)
 
 
 def version_mismatch(spec: EnvironmentSpec, observed: dict[str, Any]) -> str | None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.controller.outcome import Flight, is_out_of_memory
+from bench.controller.outcome import Flight
+from bench.controller.reports import is_out_of_memory
 from bench.record import RankError, Status
 from tests.controller.test_outcome import exited, finished, raised
 

@@ -8,13 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.controller.outcome import (
-    Flight,
-    failure_line,
-    is_out_of_memory,
-    version_mismatch,
-    worst_gradient,
-)
+from bench.controller.outcome import Flight, version_mismatch
+from bench.controller.reports import failure_line, is_out_of_memory, worst_gradient
 from bench.record import RankError, Status
 from bench.record_files import rows_file
 from bench.trial import EnvironmentSpec
