@@ -31,7 +31,7 @@ def test_the_driver_launches_notes_and_answers(
     launched: list[Trial] = []
 
     class OneRank(hosts.Hosts):
-        def _launch(self, one: Trial, folder: Path, log_name: str) -> Record:
+        def _launch(self, one: Trial, *_: object) -> Record:
             launched.append(one)
             return record(one)
 
