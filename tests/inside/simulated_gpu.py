@@ -25,14 +25,14 @@ MODEL = ModelSpec(name="none", layers=1, hidden=2, heads=1, kv_heads=1, ffn=1, v
 class Device:
     """One stream: the host enqueues, and both have a clock [s]."""
 
-    def __init__(self):
+    def __init__(self, call_s=CALL_S):
         self.host = self.device = 0.0
-        self.calls = 0
+        self.calls, self.call_s = 0, call_s
 
     def call(self):
         self.calls += 1
         self.host += LAUNCH_S
-        self.device = max(self.device, self.host) + CALL_S
+        self.device = max(self.device, self.host) + self.call_s
 
     def synchronize(self):
         self.host = max(self.host, self.device) + SYNCHRONIZE_S
@@ -146,14 +146,24 @@ def batches():
         )
     found["machine"] = machine._seconds(here, gpu.call)
     before = gpu.calls
-    row = timing._timed(
+    found["timing"] = timed(gpu)
+    found["timing_calls"] = gpu.calls - before
+    slow = Device(call_s=0.4)
+    torch.cuda.Event = event_of(slow)
+    found["slow machine"] = [machine._seconds(here, slow.call), slow.calls]
+    before = slow.calls
+    found["slow timing"] = [timed(slow)["seconds"], slow.calls - before]
+    return found
+
+
+def timed(gpu):
+    return timing._timed(
         gpu.call,
         SimpleNamespace(device=DEVICE),
         SimpleNamespace(group=None, size=2),
         timing.Timed("nn.all_to_all_single", "all_to_all"),
         1000,
     )
-    return {**found, "timing": row, "timing_calls": gpu.calls - before}
 
 
 if __name__ == "__main__":

@@ -64,6 +64,16 @@ def test_a_call_on_a_gpu_is_timed_in_a_batch_between_two_events(found: Any) -> N
     assert seen["timing_calls"] == 3 + 2 + 10 * 21
 
 
+def test_calls_that_take_long_are_few(found: Any) -> None:
+    """0.4 s each: 20 in a row would be 8 s without a sign of life, and 80 s over 10 batches.
+
+    Each batch has one call before it that is not timed.
+    """
+    seen = found["batches"]
+    assert seen["slow machine"] == [pytest.approx(0.4), 1 + 2 + 5 * (1 + 2)]
+    assert seen["slow timing"] == [pytest.approx(0.4), 3 + 2 + 10 * (1 + 1)]
+
+
 def test_a_gpus_links_are_measured_up_to_a_gibibyte(found: Any) -> None:
     assert found["messages"] == {"cpu": [4096, 2**24], "cuda": [4096, 2**30]}
 

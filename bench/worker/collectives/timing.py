@@ -24,8 +24,8 @@ from bench.worker.mesh import barrier
 from bench.worker.metrics.batch import CALLS, seconds_per_call
 
 WARMUP, REPETITIONS = 3, 10
-BATCH_S = 0.01
-"""Of a batch on CPU, about: a call that takes longer is a batch of its own."""
+BATCH_S = {"cpu": 0.01, "cuda": 0.1}
+"""Of a batch, about: a call that takes longer is a batch of its own."""
 
 
 class Timed(NamedTuple):
@@ -121,7 +121,7 @@ def _timed(
     for _ in range(WARMUP):
         work()
     once = _slowest(_once(work, 1, x, place), x, place)
-    calls = CALLS if x.device.type == "cuda" else min(CALLS, max(1, int(BATCH_S / once)))
+    calls = min(CALLS, max(1, int(BATCH_S[x.device.type] / once)))
     times = [_once(work, calls, x, place) for _ in range(REPETITIONS)]
     seconds = _slowest(statistics.median(times), x, place)
     return {

@@ -28,7 +28,10 @@ MESSAGES = {
 """Bytes that a rank hands into an all-to-all: 4 KiB to 16 MiB on CPU, to 1 GiB on a GPU, whose
 links are not full before."""
 LEAST_CALLS = {"cpu": 1, "cuda": CALLS}
-"""Of one repetition."""
+"""Of one repetition, unless they take `MOST_S`."""
+MOST_S = 1.0
+"""Of one repetition that has no more than `LEAST_CALLS`: ranks that share a GPU take seconds for a
+GiB, and a repetition without a sign of life in between must not pass for a hang."""
 SECONDS = 0.15
 """Of one repetition, about, where that is more than `LEAST_CALLS`."""
 REPETITIONS = 5
@@ -88,7 +91,8 @@ def _seconds(rank: Rank, operation: Callable[[], Any]) -> float:
     """Seconds of one `operation`, on all ranks at once: the fastest repetition."""
     operation()
     once = _slowest(rank, operation, 1)
-    calls = max(LEAST_CALLS[rank.device.type], int(SECONDS / once))
+    least = min(LEAST_CALLS[rank.device.type], int(MOST_S / once))
+    calls = max(1, least, int(SECONDS / once))
     times: List[float] = []
     for _ in range(REPETITIONS):
         rank.enter(rank.phase)
