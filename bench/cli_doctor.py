@@ -60,9 +60,10 @@ def doctor(
     """
     from bench.controller import doctor as audits
     from bench.controller.gpus import visible_gpus
+    from bench.controller.interpreter import EnvironmentProblem
     from bench.controller.messages import ConfigurationError
 
-    with one_line(ConfigurationError):
+    with one_line(ConfigurationError, EnvironmentProblem):
         spec = audits.comm(comm, world, len(visible_gpus()))
         path = audits.interpreter(python)
         spec, instead = audits.usable_comm(spec, comm, path, world)

@@ -49,6 +49,7 @@ def selfcheck(
     Example: spbench selfcheck --python /path/to/python --rows fork,one_rank
     """
     from bench.controller.doctor import interpreter
+    from bench.controller.interpreter import EnvironmentProblem
     from bench.controller.messages import ConfigurationError
     from bench.controller.selfcheck.rows import ROWS, chosen
 
@@ -56,11 +57,12 @@ def selfcheck(
         for row in ROWS:
             typer.echo(f"{row.name:<16} {row.expected}{' (GPU)' if row.needs_gpu else ''}")
         return
-    with one_line(ConfigurationError):
+    with one_line(ConfigurationError, EnvironmentProblem):
         wanted = chosen([name.strip() for name in rows.split(",")] if rows is not None else [])
         path = interpreter(python)
+        gpus = _usable_gpus(path)
     try:
-        missed = _check(path, wanted, to_json)
+        missed = _check(path, gpus, wanted, to_json)
     except KeyboardInterrupt:
         typer.echo("interrupted; the rows above are complete", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -68,12 +70,19 @@ def selfcheck(
         raise typer.Exit(MISSED)
 
 
-def _check(python: Path, rows: list[Row], to_json: bool) -> bool:
+def _usable_gpus(python: Path) -> tuple[str, ...]:
+    from bench.controller import torch_gpus
+    from bench.controller.gpus import visible_gpus
+
+    return torch_gpus.seen_by(python).names if visible_gpus() else ()
+
+
+def _check(python: Path, gpus: tuple[str, ...], rows: list[Row], to_json: bool) -> bool:
     """Run the rows and tell each as it ends; whether one missed."""
     from bench.controller.selfcheck.rows import check
 
     console, results = _console(), []
-    with _stand(python) as stand:
+    with _stand(python, gpus) as stand:
         where = stand.gpus[0] if stand.on_gpu else "CPU: rows that need a GPU are not run"
         if not to_json:
             console.print(f"{python} on {where}", highlight=False, markup=False, soft_wrap=True)
@@ -95,19 +104,16 @@ def _check(python: Path, rows: list[Row], to_json: bool) -> bool:
 
 
 @contextmanager
-def _stand(python: Path) -> Iterator[Stand]:
-    from bench.controller import torch_gpus
+def _stand(python: Path, gpus: tuple[str, ...]) -> Iterator[Stand]:
     from bench.controller.environments import provide
-    from bench.controller.gpus import visible_gpus
     from bench.controller.hosts import Hosts
     from bench.controller.selfcheck.stand import Stand
 
-    gpus = torch_gpus.seen_by(python).names if visible_gpus() else ()
     with (
         tempfile.TemporaryDirectory(prefix="spbench-selfcheck-") as folder,
         Hosts(provide) as hosts,
     ):
-        yield Stand(python, tuple(gpus), Path(folder), hosts, _sketch_scale)
+        yield Stand(python, gpus, Path(folder), hosts, _sketch_scale)
 
 
 @contextmanager

@@ -210,6 +210,22 @@ def test_the_doctor_refuses_nccl_where_torch_cannot_use_the_gpus(
     assert "--comm nccl_over_gloo" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["doctor", "selfcheck"])
+def test_a_torch_that_cannot_be_asked_is_one_line(
+    command: str, tmp_path: Path, nvml: FakeNvml
+) -> None:
+    """Its packages are there; its import ends as beside a library of another version."""
+    made = interpreter(tmp_path)
+    torch = tmp_path / "packages" / "torch" / "__init__.py"
+    torch.write_text("raise ImportError('libcudart.so.12: undefined symbol')")
+    arguments = [command, "--python", str(made.python)]
+    arguments += ["--world", "2"] if command == "doctor" else []
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("spbench: ") and "libcudart.so.12: undefined symbol" in line
+
+
 def test_the_doctor_asks_nobody_where_ranks_are_on_the_cpu(tmp_path: Path) -> None:
     comm = CommSpec(name="gloo")
     assert doctor.usable_comm(comm, "gloo", tmp_path / "no python", 2) == (comm, "")
