@@ -12,7 +12,7 @@ History of the format (`SCHEMA_VERSION`):
    `config.sdpa`, `gradient_mode`, `gradient_reason`, `gradient.mode`, `gradient.scale_error`,
    `gradient.blocks`, `first_loss`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`,
    `machine.gpu_states`, `worker.sdpa_kernel`, `worker.variables`, `first_ended`,
-   `flight_recorder`, `sketch`, `sketch_version`.
+   `errors.device_free_bytes`, `flight_recorder`, `sketch`, `sketch_version`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from bench.record_parts import (
     CPU_PHASES,
     MODE_MARKS,
+    NOT_STARTED,
     PHASES,
     BlockScale,
     CollectiveCount,
@@ -48,6 +49,7 @@ from bench.trial import Configuration, Trial
 __all__ = [
     "CPU_PHASES",
     "MODE_MARKS",
+    "NOT_STARTED",
     "PHASES",
     "READABLE_VERSIONS",
     "SCHEMA_VERSION",

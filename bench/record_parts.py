@@ -21,6 +21,10 @@ CPU_PHASES = ("trace", "breakdown")
 """Phases in which a rank works by itself on the CPU and waits for nobody, on GPU too."""
 
 
+NOT_STARTED = "_STATUS_NOT_INITIALIZED"
+"""What cuBLAS, cuDNN and cuSPARSE say when they cannot start: for want of memory, or otherwise."""
+
+
 class Part(BaseModel):
     """Base of the parts of a record; a field that this version does not know is an error."""
 
@@ -39,6 +43,9 @@ class RankError(Part):
     """`setup`, `forward`, `aggregate`, `backward`, `optimizer`, `gradient`, …"""
     step: Optional[int] = None
     """Index of the step, warm-up included; None outside the steps."""
+    device_free_bytes: Optional[int] = None
+    """CUDA: memory free on the rank's GPU then, as the driver counts it; asked only where `message`
+    says `NOT_STARTED`, which tells nothing of why."""
 
 
 class RankOutcome(Part):

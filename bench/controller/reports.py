@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from bench.controller import abort, deaths
-from bench.record import GradientError, RankError
+from bench.record import NOT_STARTED, GradientError, RankError
+
+FULL_BYTES = 256 * 2**20
+"""Free memory of a GPU below which a library that could not start is taken to have found no room:
+handle, workspace and kernels of cuBLAS take up to as much."""
 
 _SEVERITY = {"match": 0, "scaled": 1, "wrong": 2, "none": 3}
 
@@ -42,7 +46,9 @@ def is_out_of_memory(error: RankError) -> bool:
     """Whether an exception says that memory ran out, on CPU or GPU."""
     if error.type.rpartition(".")[2] in ("OutOfMemoryError", "MemoryError"):
         return True
-    return abort.says_out_of_memory(error.message)
+    free = error.device_free_bytes
+    full = NOT_STARTED in error.message and free is not None and free < FULL_BYTES
+    return full or abort.says_out_of_memory(error.message)
 
 
 def failed_by_itself(error: RankError) -> bool:

@@ -16,9 +16,9 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
-from bench.record import Wanted
+from bench.record import NOT_STARTED, Wanted
 from bench.trial import Configuration
 from bench.worker import visible_gpus
 from bench.worker.leaving import leave_together
@@ -60,7 +60,8 @@ def run_rank(
         raised = False
     except BaseException as exception:  # noqa: BLE001 (the rank's border)
         where = {"rank": index, "phase": rank.phase, "step": rank.step}
-        error = {**_describe(exception), **where}
+        free = _device_free_bytes(rank, str(exception))  # while its frames hold what they held
+        error = {**_describe(exception), **where, "device_free_bytes": free}
         line = json.dumps({**message, "outcome": "raised", "error": error})
         raised = True
     sys.stdout.flush()
@@ -187,6 +188,18 @@ def _device_name(rank: Rank) -> str:
     import torch
 
     return str(torch.cuda.get_device_name(rank.device))
+
+
+def _device_free_bytes(rank: Rank, message: str) -> Optional[int]:
+    """Free memory of the rank's GPU where a library could not start; None: nobody can tell."""
+    if NOT_STARTED not in message or rank.device is None or rank.device.type != "cuda":
+        return None
+    import torch
+
+    try:
+        return int(torch.cuda.mem_get_info(rank.device)[0])
+    except RuntimeError:  # the process can use CUDA no more
+        return None
 
 
 def _send(fd: int, line: str) -> None:

@@ -17,6 +17,8 @@ from tests.controller.test_outcome import exited, finished, raised
 
 SIGKILL, SIGABRT, SIGSEGV = 9, 6, 11
 
+NOT_STARTED = "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"
+
 TIMED_OUT_2_2 = (
     "[E ProcessGroupNCCL.cpp:523] [Rank 1] Watchdog caught collective operation timeout: "
     "WorkNCCL(SeqNum=12626, OpType=_ALLGATHER_BASE, Timeout(ms)=600000) ran for 605485 "
@@ -198,3 +200,23 @@ def test_ranks_that_only_lost_a_peer_do_not_tell_why() -> None:
 def test_what_libraries_say_of_a_full_card(message: str, expected: bool) -> None:
     error = RankError(rank=0, type="RuntimeError", message=message, traceback="", phase="forward")
     assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("message", "free", "expected"),
+    [
+        (NOT_STARTED, 2**28 - 1, True),
+        (NOT_STARTED, 2**28, False),
+        (NOT_STARTED, None, False),
+        (NOT_STARTED.replace("CUBLAS", "CUDNN"), 0, True),
+        ("CUDA error: an illegal memory access was encountered", 0, False),
+    ],
+)
+def test_a_library_that_cannot_start_on_a_full_card_is_out_of_memory(
+    message: str, free: int | None, expected: bool
+) -> None:
+    line = raised(0, message=message)
+    line["error"]["device_free_bytes"] = free
+    flight = Flight(1)
+    flight.take(line)
+    assert (flight.fields()["status"] is Status.OOM) is expected
