@@ -35,7 +35,7 @@ _OUT_OF_MEMORY = (
     "not enough memory",
     "bad_alloc",
     # cuBLAS, cuDNN, cuSPARSE: CUBLAS_STATUS_ALLOC_FAILED, …; CUBLAS_STATUS_NOT_INITIALIZED, which
-    # cublasCreate may give on a full card, too, has other causes as well: `bench.controller.reports`
+    # cublasCreate gives on a full card as well, has other causes too: `bench.controller.reports`
     "_status_alloc_failed",
     "_allocation_failed",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, …
     # NCCL, src/include/alloc.h: malloc, calloc and calloc async; host memory. It says no more of
