@@ -25,7 +25,9 @@ def worst_gradient(errors: list[dict[str, Any]]) -> GradientError | None:
     losses = [e.loss for e in parsed if e.loss is not None]
     return worst.model_copy(
         update={
-            "ranks_agree": close and len({e.verdict for e in parsed}) == 1,
+            "ranks_agree": close
+            and len({e.verdict for e in parsed}) == 1
+            and all(e.ranks_agree for e in parsed),
             "loss": sum(losses) / len(losses) if losses else None,
         }
     )

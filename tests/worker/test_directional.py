@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -94,6 +95,12 @@ def test_what_drowns_in_noise_is_not_compared() -> None:
     assert "rounds the step of the embedding away" in str(blindness([gone]))
 
 
+def test_a_rank_whose_gradient_points_against_rank_0s_is_wrong_and_not_rounding() -> None:
+    against = Probe("layer 0", 1.0, Three(-0.1, -0.15, -0.2), Three(0.1, 0.15, 0.2))
+    assert blindness([against, probe(1.0)]) is None
+    assert judge([against, probe(1.0, gg=99.0)], COMPLETE, 0.002, 2, rank=1).verdict == "wrong"
+
+
 def directional(run_trial: RunTrial, environment: str = "torch-2.13", **fields: Any) -> Record:
     record = run_trial(configure(environment, gradient_check="directional", **fields))
     assert record.status is Status.OK, record.reason
@@ -144,3 +151,16 @@ def test_the_weights_are_put_back_bit_by_bit(run_trial: RunTrial, zero: int, dty
     plain = run_trial(configure(gradient_check="off", **fields))
     assert [s.losses for s in checked.samples] == [s.losses for s in plain.samples]
     assert len(set(checked.samples[0].losses)) == 3  # and the steps did change them
+
+
+@pytest.mark.environment
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("nan", "nonfinite"), ("zero", "zero"), ("none", "missing")]
+)
+def test_a_fault_of_one_rank_alone_is_told_by_all(
+    run_inside: Callable[..., Any], fault: str, kind: str
+) -> None:
+    told = run_inside("torch-2.13", "lacking.py", fault)
+    assert [one["verdict"] for one in told] == ["wrong", "wrong"]
+    assert [one[kind] for one in told] == [["head.weight"]] * 2
+    assert [one["ranks_agree"] for one in told] == [False, True]

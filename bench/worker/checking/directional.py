@@ -22,6 +22,7 @@ from torch import Tensor
 from bench.worker.batch import global_batch, shard
 from bench.worker.checking.exact import loss_scale
 from bench.worker.mesh import Mesh
+from bench.worker.metrics.countsketch import CHUNK
 from bench.worker.metrics.directional import (
     FACTORS,
     MARGINS,
@@ -69,9 +70,10 @@ class _Directional:
 
     def fields(self) -> Dict[str, Any]:
         blocks = _blocks(self._module)
-        lacking, gg = self._survey(blocks)
-        if self._anywhere(bool(lacking)):  # nobody moves unless all can
-            return self._judged([], lacking)
+        own, gg = self._survey(blocks)
+        lacking = self._of_all_ranks(own)
+        if lacking:  # nobody moves unless all can
+            return self._judged([], lacking, ranks_agree=own == lacking)
         loss = self._loss()
         probes = [self._probe(block, gg[block.name], loss) for block in blocks]
         hidden = blindness(probes)
@@ -79,12 +81,14 @@ class _Directional:
             return {"gradient_reason": hidden or "not compared: rounding hides the change"}
         return self._judged(probes, lacking)
 
-    def _judged(self, probes: List[Probe], lacking: Incomplete) -> Dict[str, Any]:
+    def _judged(
+        self, probes: List[Probe], lacking: Incomplete, ranks_agree: bool = True
+    ) -> Dict[str, Any]:
         c = self._rank.configuration
         precision = "tf32" if c.dtype == "float32" and c.matmul == "tf32" else c.dtype
         count = len(list(self._module.parameters()))
         error = judge(probes, lacking, MARGINS[precision], count, self._rank.index)
-        return {"gradient": error.model_dump()}
+        return {"gradient": {**error.model_dump(), "ranks_agree": ranks_agree}}
 
     def _survey(self, blocks: List[_Block]) -> Tuple[Incomplete, Dict[str, float]]:
         """What this rank's gradient lacks, and <g, g> of every block."""
@@ -167,6 +171,16 @@ class _Directional:
         full = safe_get_full_grad(parameter)
         return None if full is None else full.float() / self._scale
 
+    def _of_all_ranks(self, own: Incomplete) -> Incomplete:
+        """What the gradient of any rank lacks: a fault of one is found, whichever reports."""
+        names = [name for name, _ in self._module.named_parameters()]
+        lists = (own.missing, own.zero, own.nonfinite)
+        here = [[float(name in lacking) for name in names] for lacking in lists]
+        flags = torch.tensor(here, device=self._rank.device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        found = ([n for n, flag in zip(names, kind) if flag] for kind in flags.tolist())
+        return Incomplete(*found)
+
     def _anywhere(self, here: bool) -> bool:
         flag = torch.tensor([float(here)], device=self._rank.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
@@ -205,4 +219,6 @@ def _whole(parameter: torch.nn.Parameter) -> Iterator[None]:
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
-    return float(torch.dot(a.double().ravel(), b.double().ravel()))
+    """<a, b> in float64, some elements at a time: an 8B model's embedding has 4 GB in float64."""
+    pairs = zip(a.reshape(-1).split(CHUNK), b.reshape(-1).split(CHUNK))
+    return float(sum(torch.dot(one.double(), other.double()) for one, other in pairs))

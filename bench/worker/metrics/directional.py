@@ -121,8 +121,10 @@ def overall(probes: Sequence[Probe]) -> Tuple[float, float]:
 def blindness(probes: Sequence[Probe]) -> Optional[str]:
     """Why the probes cannot tell ×1 from ×sp; None when they can."""
     for one in probes:
-        if min(one.predicted) <= 0.0:
+        if 0.0 in one.predicted:
             return f"not compared: the model's dtype rounds the step of the {one.name} away"
+    if any(map(_against, probes)):
+        return None  # a finding
     ratio, error = overall(probes)
     if error <= BLIND * abs(ratio):
         return None
@@ -138,13 +140,14 @@ def judge(
     """`match`, `scaled`, `wrong` or `none`; `scale` is that of the whole gradient.
 
     `match` needs a scale of 1 and blocks that agree; `wrong` are blocks that disagree, a loss that
-    does not fall along the gradient, and a gradient that lacks parts (`probes` is empty then).
+    does not fall along the gradient, a gradient that points against rank 0's, along which all
+    move, and a gradient that lacks parts (`probes` is empty then).
     """
     if lacking:
         empty = len(lacking.missing) + len(lacking.zero) == parameters
         return _error("none" if empty else "wrong", lacking, parameters, rank)
     (ratio, error), noise = overall(probes), loss_noise(probes)
-    if ratio <= 0:
+    if ratio <= 0 or any(map(_against, probes)):
         return _error("wrong", lacking, parameters, rank)
     scale, scale_error = 1.0 / ratio, error / ratio**2
     tolerance = max(margin, ERRORS * scale_error / scale)
@@ -166,6 +169,14 @@ def judge(
         worst=worst.name,
         blocks=[_block(one, noise) for one in probes],
     )
+
+
+def _against(one: Probe) -> bool:
+    """Whether the displacement, along rank 0's gradient but for rounding, is against this one.
+
+    No element of it is rounded beyond its start, so that rank 0's own is never against it.
+    """
+    return min(one.predicted) < 0.0
 
 
 def _deviation(one: Probe, ratio: float) -> float:
