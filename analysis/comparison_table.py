@@ -130,7 +130,7 @@ def _details(comparison: Comparison) -> Grid:
     return Grid(
         "candidate minus baseline [ms], median over rounds; ratio of peak memory; "
         "gradient of each (×2: twice what it should be)"
-        + ("; by sketch: of the candidate's beside the baseline's" if sketched else ""),
+        + ("; by sketch: the candidate's gradient beside the baseline's" if sketched else ""),
         [*comparison.axes, *names, "memory", *words],
         rows,
         [*comparison.axes, *words],

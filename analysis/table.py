@@ -25,7 +25,8 @@ STYLES = {"ok": "green", "unsupported": "dim", "match": "green", "scaled": "yell
 
 MODES = {
     "proxy": f"{MODE_MARKS['proxy']}: the gradient of the same trial with two layers",
-    "directional": f"{MODE_MARKS['directional']}: the gradient's product with one direction",
+    "directional": f"{MODE_MARKS['directional']}: judged by how the loss changes along the "
+    "gradient, block by block",
 }
 """What a mark beside a verdict means."""
 
@@ -33,6 +34,7 @@ RIGHT = ("tokens/s", "interval", "noisy")
 WRAPPED = "gradient or failure"
 """The one column that may take several lines."""
 NOT_COMPARED = "not compared"
+SKETCHED = "sketch kept"
 FIRST_LOSS_OFF = "first loss is not that of one device"
 GAP = 1
 """Blanks between columns."""
@@ -143,6 +145,8 @@ def _gradients(trials: pd.DataFrame) -> Iterator[str]:
             yield marked(said, one.gradient_mode)
         elif one.status == "ok" and isinstance(one.gradient_reason, str):
             yield NOT_COMPARED
+        elif one.status == "ok" and isinstance(one.sketch, str):
+            yield SKETCHED
         if pd.notna(one.first_loss_agrees) and not one.first_loss_agrees:
             yield FIRST_LOSS_OFF
 
@@ -269,6 +273,8 @@ def _legend(frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 def reasons(frame: pd.DataFrame) -> list[str]:
     """Why gradients were not compared, each reason once; and what marked verdicts are."""
     lines = list(dict.fromkeys(frame[frame.status == "ok"].gradient_reason.dropna()))
+    if frame.sketch.notna().any():
+        lines.append(f"{SKETCHED}: to compare these gradients with one another, spbench compare")
     return lines + marks(frame)
 
 

@@ -54,7 +54,8 @@ def doctor(
 
     Nothing is installed or written there. Exit code 0: with --loss, it gives the reference
     gradient (at --zero, else at every ZeRO stage); without, a proven recipe exists for each
-    stage. 1: not so, or with --self-test a fault escaped. 2: bad input.
+    stage. 1: not so, or with --self-test a fault escaped. 2: bad input. Whether spbench itself
+    measures rightly on this machine: `spbench selfcheck`, of which --self-test is one row.
 
     Example: spbench doctor --python /path/to/python --loss all_gather --zero 1
     """

@@ -133,8 +133,8 @@ def gradient_table(frame: pd.DataFrame) -> pd.DataFrame:
                     label: _scientific(compared[f"gradient_{name}"].median())
                     for name, label in NUMBERS.items()
                 },
-                "loss": f"{compared.first_loss.median():.6f}",
-                "reference's": f"{compared.reference_loss.median():.6f}",
+                "loss": _decimal(compared.first_loss.median()),
+                "reference's": _decimal(compared.reference_loss.median()),
             }
         )
     return pd.DataFrame(rows, columns=None if rows else ["no gradient was compared"])
@@ -142,6 +142,10 @@ def gradient_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _scientific(value: float) -> str:
     return "" if value != value else f"{value:.1e}"
+
+
+def _decimal(value: float) -> str:
+    return "" if value != value else f"{value:.6f}"
 
 
 def _cell(trials: pd.DataFrame) -> Cell:
@@ -154,10 +158,9 @@ def _cell(trials: pd.DataFrame) -> Cell:
     scales = ", ".join(dict.fromkeys(map(str, worst.gradient_scale_label.dropna())))
     error = worst.gradient_relative_error.max()
     mode = worst.gradient_mode.iloc[0]
-    parts = [
-        marked(scales or kind, mode),
-        f"error {error:.1e}" if error == error else "error unknown",
-    ]
+    parts = [marked(scales or kind, mode)]
+    if mode != "directional":  # which has no reference gradient to differ from
+        parts.append(f"error {error:.1e}" if error == error else "error unknown")
     if failure:
         parts.append(f"✕ {len(trials) - len(compared):,} of {len(trials):,} failed")
     return Cell(kind, "\n".join(parts))

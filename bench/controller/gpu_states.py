@@ -117,7 +117,7 @@ def summary(readings: Sequence[GpuReading]) -> Optional[GpuSamples]:
 
 
 def _state(nvml: Any, gpu: object) -> GpuState:
-    used, total = _memory(nvml, gpu)
+    used, total = memory(nvml, gpu)
     mig, ecc = ask(nvml, "nvmlDeviceGetMigMode", gpu), ask(nvml, "nvmlDeviceGetEccMode", gpu)
     limit = ask(nvml, "nvmlDeviceGetEnforcedPowerLimit", gpu)
     return GpuState(
@@ -151,16 +151,16 @@ def _reading(nvml: Any, gpu: object) -> GpuReading:
     )
 
 
-def _memory(nvml: Any, gpu: object) -> tuple[Optional[int], Optional[int]]:
+def memory(nvml: Any, gpu: object) -> tuple[Optional[int], Optional[int]]:
     """Bytes in use and in total.
 
     Drivers from 510 on count what they keep for themselves as used, unless they are asked by the
     second version of the question.
     """
-    memory = ask(nvml, "nvmlDeviceGetMemoryInfo", gpu, getattr(nvml, "nvmlMemory_v2", None))
-    if memory is None:
-        memory = ask(nvml, "nvmlDeviceGetMemoryInfo", gpu)
-    return (None, None) if memory is None else (memory.used, memory.total)
+    found = ask(nvml, "nvmlDeviceGetMemoryInfo", gpu, getattr(nvml, "nvmlMemory_v2", None))
+    if found is None:
+        found = ask(nvml, "nvmlDeviceGetMemoryInfo", gpu)
+    return (None, None) if found is None else (found.used, found.total)
 
 
 def _ecc_errors(nvml: Any, gpu: object) -> Optional[int]:

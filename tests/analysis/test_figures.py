@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from analysis import figures
-from analysis.figures.gradient import audit
+from analysis.figures.gradient import audit, gradient_table
 from analysis.figures.lines import expected_bytes
 from analysis.figures.scaling import efficiencies
 from analysis.figures.style import FAILED_HATCH, HATCH, LOSS_COLOURS
@@ -301,3 +301,17 @@ def test_drawing_leaves_the_users_settings_alone(tmp_path: Path) -> None:
     with matplotlib.rc_context({"font.size": 23.0}):
         figures.throughput(load(folder_of(tmp_path, ok())))
         assert matplotlib.rcParams["font.size"] == 23.0
+
+
+def test_a_directional_verdict_has_no_error_and_unknown_losses_are_left_out(tmp_path: Path) -> None:
+    unknown: dict[str, None] = dict.fromkeys(
+        ["relative_error", "residual", "reference_loss", "loss"]
+    )
+    found = gradient(mode="directional", **unknown)
+    write(tmp_path, ok(gradient=found, gradient_mode="directional"))
+    frame = load(tmp_path)
+    [cell] = audit(frame).values()
+    assert cell.text == "×1 (directional)"
+    [row] = gradient_table(frame).to_dict("records")
+    assert (row["verdict"], row["relative error"]) == ("match (directional)", "")
+    assert (row["loss"], row["reference's"]) == ("", "")

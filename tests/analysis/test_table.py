@@ -208,3 +208,15 @@ def test_statuses_are_coloured(sweep):
         ("18 ok", "green"),
         ("6 error", "red"),
     }
+
+
+def test_a_sketch_is_no_verdict_and_a_direction_says_what_it_is(tmp_path):
+    kept = {"gradient": None, "gradient_mode": "sketch", "sketch": "sketches/a.npz"}
+    factories.write(
+        tmp_path,
+        factories.ok(loss="local", **kept),
+        factories.ok(gradient_mode="directional"),
+    )
+    text = shown(load(tmp_path))
+    assert "sketch kept" in text and "spbench compare" in text
+    assert "directional: judged by how the loss changes along the gradient" in text

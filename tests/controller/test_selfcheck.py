@@ -18,6 +18,7 @@ from bench.controller.selfcheck.stand import RowFailed, Stand
 from bench.record import Record, Status
 from bench.trial import Configuration, Trial
 from tests import factories
+from tests.controller.fake_nvml import FakeNvml, driver
 
 H100 = ("NVIDIA H100 80GB HBM3",)
 Answer = Callable[[Configuration], dict[str, Any]]
@@ -84,6 +85,26 @@ def test_a_row_that_breaks_is_a_miss_and_a_gpu_row_is_not_run_on_cpu(tmp_path: P
     assert "needs a GPU" in skipped.seen.text
 
 
+def test_a_row_that_breaks_by_itself_is_a_miss_and_the_next_one_runs(tmp_path: Path) -> None:
+    def breaks(_: Stand) -> Seen:
+        raise TypeError("unsupported format string")
+
+    broken, after = check(
+        stand(tmp_path), [Row("a", "", breaks), Row("b", "", lambda _: Seen("here", True))]
+    )
+    assert (broken.missed, after.seen.passed) == (True, True)
+    assert broken.seen.text == "the row itself broke: TypeError: unsupported format string"
+
+
+def test_one_configuration_runs_once(tmp_path: Path) -> None:
+    seen: list[str] = []
+    there = stand(tmp_path, lambda c: seen.append(c.loss) or {})  # type: ignore[func-returns-value]
+    assert there.ok(loss="local") is there.ok(loss="local")
+    there.ok(loss="all_gather")
+    there.launch(loss="local")
+    assert seen == ["local", "all_gather", "local"]
+
+
 def test_a_trial_that_fails_fails_its_row(tmp_path: Path) -> None:
     there = stand(tmp_path, lambda _: {"status": Status.CRASH, "reason": "rank 0 ended"})
     [result] = check(there, chosen(["one_rank"]))
@@ -141,6 +162,18 @@ def test_real_size(tmp_path: Path, residual: float, kernel: str, passed: bool) -
     assert gradients.real_size(stand(tmp_path, lambda _: dict(fields), H100)).passed is passed
 
 
+def test_four_ranks_with_a_gpu_each_need_no_network(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text("NCCL INFO Channel 00 via P2P/CUMEM")
+    assert gradients.four_ranks(stand(tmp_path, lambda _: {"log": "a.log"}, H100 * 4)).passed
+
+
+def test_real_size_without_a_residual_is_a_miss(tmp_path: Path) -> None:
+    missing = factories.gradient(verdict="wrong", residual=None, noise_floor=1e-3)
+    seen = gradients.real_size(stand(tmp_path, lambda _: {"gradient": missing}, H100))
+    assert seen.passed is False
+    assert seen.text.startswith("wrong, residual unknown, noise 0.001")
+
+
 @pytest.mark.parametrize(
     ("directional", "sketch", "passed"),
     [(2.019, 2.09, True), (2.021, 2.0, False), (2.0, 2.11, False)],
@@ -162,6 +195,16 @@ def test_modes(tmp_path: Path, directional: float, sketch: float, passed: bool) 
 def test_reference(tmp_path: Path, error: float, passed: bool) -> None:
     there = stand(tmp_path, details(relative_error=error, device="cuda:0"))
     assert gradients.reference(there).passed is passed
+
+
+@pytest.mark.environment
+def test_reference_misses_what_is_absent_or_not_a_number(run_inside: Callable[..., Any]) -> None:
+    assert run_inside("torch-2.13", "reference_row.py") == {
+        "right": "0.0",
+        "off": "0.25",
+        "nan": "nan",
+        "missing": "no gradient by layers: b",
+    }
 
 
 def test_judge_names_what_escaped(tmp_path: Path) -> None:
@@ -193,12 +236,24 @@ def test_no_nvcc_hides_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "nvcc").touch()
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("CUDA_HOME", "/usr/local/cuda")
+    monkeypatch.setattr(failures, "USUAL_NVCC", tmp_path / "nowhere")
     there = stand(tmp_path, details(device="cpu"))
     assert failures.no_nvcc(there).passed is True
     [variables] = there._launcher.variables  # type: ignore[attr-defined]
     assert str(tmp_path) not in variables["PATH"].split(os.pathsep)
     assert "CUDA_HOME" not in variables
     assert os.environ["CUDA_HOME"] == "/usr/local/cuda"
+
+
+def test_no_nvcc_hides_the_compiler_where_torch_looks_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nvcc").touch()
+    monkeypatch.setattr(failures, "USUAL_NVCC", tmp_path / "nvcc")
+    there = stand(tmp_path, details(device="cpu"))
+    assert failures.no_nvcc(there).passed is True
+    [variables] = there._launcher.variables  # type: ignore[attr-defined]
+    assert not (Path(variables["CUDA_HOME"]) / "bin" / "nvcc").exists()
 
 
 @pytest.mark.parametrize(("status", "passed"), [(Status.OOM, True), (Status.ERROR, False)])
@@ -236,6 +291,21 @@ def test_drills_see_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(failures, "_left", lambda: next(left))
     seen = failures.drills(stand(tmp_path, drilled(False)))
     assert (seen.passed, "raise, left /dev/shm/nccl-1" in seen.text) == (False, True)
+
+
+def test_drills_see_memory_that_a_gpu_does_not_get_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml = FakeNvml()
+
+    def answer(c: Configuration) -> dict[str, Any]:
+        if c.options.get("fault") == "kill":
+            nvml.used[1] += 65 << 20
+        return drilled(True)(c)
+
+    with driver(monkeypatch, nvml):
+        seen = failures.drills(stand(tmp_path, answer, H100))
+    assert (seen.passed, "kill, left 65 MiB on GPU 1" in seen.text) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +360,11 @@ def test_profile(tmp_path: Path, adds_up: bool, bytes_agree: bool | None) -> Non
         (H100, 1100e12, 3.0e12, False),
         (H100, 750e12, 2.0e12, False),
         (("NVIDIA GeForce RTX 4090",), 160e12, 0.9e12, None),
+        (("NVIDIA H100 PCIe",), 500e12, 1.8e12, None),
+        (("NVIDIA H100 80GB HBM3 MIG 1g.10gb",), 90e12, 0.4e12, None),
         ((), 1e11, 1e10, None),
     ],
-    ids=["h100", "slow", "impossible", "slow-copy", "unknown-card", "cpu"],
+    ids=["h100", "slow", "impossible", "slow-copy", "unknown-card", "pcie", "mig", "cpu"],
 )
 def test_rates(
     tmp_path: Path, gpus: tuple[str, ...], flops: float, copied: float, passed: bool | None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 import psutil
 
-from bench.controller import gpus
+from bench.controller import gpu_states, gpus
 from bench.controller.selfcheck.row import Seen, together
 from bench.controller.selfcheck.stand import SMALL, SMALL_BUCKETS, RowFailed, Stand, preset
 from bench.record import Record, Status
@@ -26,6 +27,9 @@ rank that spins runs out of time."""
 HANG_S, SPIN_S = 10.0, 30.0
 LIMIT_BYTES = {True: 4 << 30, False: 300 << 20}
 """Memory that a rank may take, on GPU and on CPU."""
+USUAL_NVCC = Path("/usr/local/cuda/bin/nvcc")
+KEPT_BYTES = 64 << 20
+"""Memory of a GPU by which two readings may differ without a process that holds it."""
 RESOLUTION_TOKENS = 512
 _WIDE = SMALL.model_copy(update={"vocab": 32000})
 """A model whose logits fill a CPU's limit at lengths that take it a second."""
@@ -46,7 +50,9 @@ def fork(stand: Stand) -> Seen:
 def no_nvcc(stand: Stand) -> Seen:
     """The same where CUDA's compiler is not installed."""
     kept = [part for part in os.get_exec_path() if not os.path.exists(os.path.join(part, "nvcc"))]  # noqa: PTH110, PTH118
-    absent = {"CUDA_HOME": None, "CUDA_PATH": None, "PATH": os.pathsep.join(kept)}
+    absent: dict[str, Optional[str]] = {"CUDA_PATH": None, "PATH": os.pathsep.join(kept)}
+    # torch looks in /usr/local/cuda unless it is told another place
+    absent["CUDA_HOME"] = str(stand.folder / "no-cuda") if USUAL_NVCC.exists() else None
     with stand.elsewhere(absent) as other:
         return fork(other)
 
@@ -68,9 +74,11 @@ def drills(stand: Stand) -> Seen:
     for fault, due in DRILLS.items():
         if fault == "spin" and not stand.on_gpu:
             due = Status.TIMEOUT
-        before = _left()
+        before, used = _left(), _memory_in_use(stand)
         status = _drill(stand, fault).status
         left = sorted(_left() - before)
+        kept = [now - then for now, then in zip(_memory_in_use(stand), used, strict=True)]
+        left += [f"{size >> 20} MiB on GPU {i}" for i, size in enumerate(kept) if size > KEPT_BYTES]
         after = stand.launch(2, gradient_check="off")
         text = fault if status is due else f"{fault} is {status.value}, not {due.value}"
         text += f", left {', '.join(left)}" if left else ""
@@ -114,6 +122,15 @@ def _left() -> set[str]:
     shared = {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
     ranks = (rank for server in _servers() for rank in server.children(recursive=True))
     return shared | {f"process {rank.pid}" for rank in ranks}
+
+
+def _memory_in_use(stand: Stand) -> list[int]:
+    """Bytes in use on each GPU by NVML; empty on CPU, where what is left are processes."""
+    if not stand.on_gpu:
+        return []
+    nvml, handles = gpus.visible_handles()
+    readings = (gpu_states.memory(nvml, gpu)[0] for gpu in handles)
+    return [0 if used is None else used for used in readings]
 
 
 def _servers() -> list[psutil.Process]:

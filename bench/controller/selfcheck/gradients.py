@@ -38,22 +38,30 @@ def four_ranks(stand: Stand) -> Seen:
 
     On CPU: the exact comparison and the directional one tell the same scale.
     """
+    if stand.on_gpu:
+        with stand.elsewhere({"NCCL_DEBUG": "INFO"}) as talking:
+            return together([_on_nccl(talking, loss, zero) for loss, zero in CELLS])
     found = []
     for loss, zero in CELLS:
         cell: dict[str, Any] = {"loss": loss, "zero": zero}
-        if stand.on_gpu:
-            with stand.elsewhere({"NCCL_DEBUG": "INFO"}) as talking:
-                record = talking.ok(4, **cell)
-                network = "NET/Socket" in talking.log_of(record)
-            due = _verdict(stand.ok(4, comm=CommSpec(name="nccl_over_gloo"), **cell))
-            text = f"{loss} ZeRO {zero} {_verdict(record)}"
-            text += "" if network else " (no NET/Socket in NCCL's log)"
-            found.append((text, _verdict(record) == due and network))
-        else:
-            due = _verdict(stand.ok(4, **cell))
-            seen = _verdict(stand.ok(4, gradient_check="directional", **cell))
-            found.append((f"{loss} ZeRO {zero} {seen}", seen == due))
+        due = _verdict(stand.ok(4, **cell))
+        seen = _verdict(stand.ok(4, gradient_check="directional", **cell))
+        found.append((f"{loss} ZeRO {zero} {seen}", seen == due))
     return together(found)
+
+
+def _on_nccl(stand: Stand, loss: str, zero: int) -> tuple[str, bool]:
+    """One cell by NCCL and by its emulation; `stand` has NCCL tell its transports."""
+    record = stand.ok(4, loss=loss, zero=zero)
+    emulation = CommSpec(name="nccl_over_gloo")
+    due = _verdict(stand.ok(4, comm=emulation, loss=loss, zero=zero))
+    seen = _verdict(record)
+    text = f"{loss} ZeRO {zero} {seen}" + ("" if seen == due else f", emulated {due}")
+    if len(stand.gpus) >= 4:  # they need no network
+        return text, seen == due
+    network = "NET/Socket" in stand.log_of(record)
+    text += "" if network else " (no NET/Socket in NCCL's log)"
+    return text, seen == due and network
 
 
 def real_size(stand: Stand) -> Seen:
@@ -62,7 +70,11 @@ def real_size(stand: Stand) -> Seen:
     gradient, kernel = _gradient(record), record.worker.sdpa_kernel if record.worker else None
     residual, noise = gradient.residual, gradient.noise_floor
     within = residual is not None and noise is not None and residual <= NOISES * noise
-    text = f"{_verdict(record)}, residual {residual:.2g}, noise {noise:.2g}, kernel {kernel}"
+    figures = [
+        f"{name} {'unknown' if value is None else format(value, '.2g')}"
+        for name, value in (("residual", residual), ("noise", noise))
+    ]
+    text = ", ".join([_verdict(record), *figures, f"kernel {kernel}"])
     return Seen(text, gradient.verdict == "match" and within and kernel == "flash")
 
 

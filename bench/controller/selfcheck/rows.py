@@ -62,5 +62,5 @@ def _seen(row: Row, stand: Stand) -> Seen:
         return row.run(stand)
     except RowFailed as failed:
         return Seen(str(failed), False)
-    except KeyError as missing:  # a record of another shape than the row reads
-        return Seen(f"the record lacks {missing}", False)
+    except Exception as broken:  # noqa: BLE001 (the row's border)
+        return Seen(f"the row itself broke: {type(broken).__name__}: {broken}", False)

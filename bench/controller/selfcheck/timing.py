@@ -21,6 +21,9 @@ INSTRUMENTATION = 0.01
 MATMUL_SHARE = (0.65, 0.92)
 """Of a data sheet's dense peak, what large bfloat16 products reach on a card in order: 700 to 800
 of an H100's 989.5 TFLOP/s, 250 to 280 of an A100's 312."""
+OTHER_BUILDS = {"pcie", "nvl", "mig", "40gb"}
+"""Words in the names of cards whose rates are not those of the SXM card with 80 GB or more, which
+`conf/cluster` describes."""
 COPY_SHARE = (0.8, 1.0)
 """Of a data sheet's bandwidth, what a large copy reaches, read and written."""
 
@@ -98,6 +101,8 @@ def rates(stand: Stand) -> Seen:
 def data_sheet(card: str) -> tuple[float, float] | None:
     """Peak [FLOP/s] and bandwidth [bytes/s] of the cluster file named like a word of `card`."""
     words = card.lower().replace("-", " ").split()
+    if OTHER_BUILDS & set(words):
+        return None
     for path in sorted((CONF / "cluster").glob("*.yaml")):
         if path.stem in words:
             content: dict[str, Any] = yaml.safe_load(path.read_text())
