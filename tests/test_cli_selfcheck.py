@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from bench.cli import app
 from bench.controller.environments import provide
 from tests.conftest import ROOT, spec
 
@@ -50,6 +52,15 @@ def test_rows_are_listed_without_an_interpreter() -> None:
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert names[:2] == ["fork", "one_rank"] and names[-1] == "judge"
     assert "(GPU)" in next(line for line in done.stdout.splitlines() if "real_size" in line)
+
+
+def test_selfcheck_and_doctor_name_each_other() -> None:
+    def help_of(command: str) -> str:
+        done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+        return " ".join(done.output.split())
+
+    assert "spbench doctor" in help_of("selfcheck") and "--self-test" in help_of("selfcheck")
+    assert "spbench selfcheck" in help_of("doctor")
 
 
 @pytest.mark.environment
