@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from bench.worker import plugins
-from bench.worker.mesh import Mesh
+from bench.worker.mesh import Mesh, barrier
 from bench.worker.metrics import clock
 from bench.worker.model import ShardLoss
 from bench.worker.rank import Rank
@@ -35,7 +35,7 @@ def interleaved(rank: Rank, rounds: int, steps: int) -> List[List[List[float]]]:
     engine, batch, group = trainer.engine, trainer._batch, mesh.sp_group
 
     def bare() -> None:
-        dist.barrier()
+        barrier(rank.device)
         loss = aggregate(ShardLoss(*engine(*batch)), group)
         engine.backward(loss)
         engine.step()
