@@ -286,6 +286,23 @@ def test_drills(tmp_path: Path, gpus: tuple[str, ...]) -> None:
     assert passed(then=Status.ERROR) is False
 
 
+@pytest.mark.parametrize("gpus", [(), H100], ids=["cpu", "gpu"])
+def test_only_drills_that_hang_have_little_patience(tmp_path: Path, gpus: tuple[str, ...]) -> None:
+    """Of the others' first steps one may take long: communicators, kernels."""
+    limits = {}
+
+    def answer(c: Configuration) -> dict[str, Any]:
+        if c.scenario == "drill":
+            limits[c.options["fault"]] = (c.limits.hang_s, c.limits.timeout_s)
+        return drilled(bool(gpus))(c)
+
+    assert failures.drills(stand(tmp_path, answer, gpus)).passed is True
+    hang_s = 20.0 if gpus else 10.0
+    assert limits.pop("hang") == (hang_s, 120.0)
+    assert limits.pop("spin") == (hang_s, 120.0 if gpus else 30.0)
+    assert set(limits.values()) == {(60.0, 240.0)}
+
+
 def test_drills_see_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = iter([set(), {"/dev/shm/nccl-1"}] + [set()] * 20)
     monkeypatch.setattr(failures, "_left", lambda: next(left))

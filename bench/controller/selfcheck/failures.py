@@ -24,7 +24,9 @@ DRILLS = {
 }
 """Faults of the scenario `drill`, and how each must end. On CPU computing is progress, so that a
 rank that spins runs out of time."""
-HANG_S, SPIN_S = 10.0, 30.0
+HANG_S, SPIN_S = {True: 20.0, False: 10.0}, 30.0
+"""How long ranks that hang are left alone, on GPU and on CPU; how long a rank may spin on CPU.
+Where nothing hangs, a first step that makes communicators and loads kernels is no hang."""
 LIMIT_BYTES = {True: 4 << 30, False: 300 << 20}
 """Memory that a rank may take, on GPU and on CPU."""
 USUAL_NVCC = Path("/usr/local/cuda/bin/nvcc")
@@ -107,9 +109,10 @@ def capacity(stand: Stand) -> Seen:
 
 
 def _drill(stand: Stand, fault: str) -> Record:
-    fields: dict[str, Any] = {"limits": Limits(timeout_s=120.0, hang_s=HANG_S)}
-    if fault == "spin":
-        fields["limits"] = Limits(timeout_s=SPIN_S, hang_s=HANG_S)
+    fields: dict[str, Any] = {}
+    if fault in ("hang", "spin"):
+        timeout_s = SPIN_S if fault == "spin" and not stand.on_gpu else 120.0
+        fields["limits"] = Limits(timeout_s=timeout_s, hang_s=HANG_S[stand.on_gpu])
     if fault == "memory":
         fields |= {"memory_limit": LIMIT_BYTES[stand.on_gpu], "deepspeed": SMALL_BUCKETS}
     return stand.launch(
