@@ -151,8 +151,14 @@ def test_four_ranks_on_a_gpu_compares_with_the_emulation(
 
 @pytest.mark.parametrize(
     ("residual", "kernel", "passed"),
-    [(3e-3, "flash", True), (3.1e-3, "flash", False), (3e-3, "math", False)],
-    ids=["right", "noisy", "another-kernel"],
+    [
+        (3e-3, "flash", True),
+        (3e-3, "cudnn", True),
+        (3.1e-3, "flash", False),
+        (3e-3, "math", False),
+        (3e-3, "efficient", False),
+    ],
+    ids=["right", "cudnn", "noisy", "math", "efficient"],
 )
 def test_real_size(tmp_path: Path, residual: float, kernel: str, passed: bool) -> None:
     fields = {

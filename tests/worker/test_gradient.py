@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -33,6 +34,30 @@ def test_figures_by_hand() -> None:
     assert found.cosine == pytest.approx(24 / 30)
     # g - 0.96 r = (-2.88, 2.16), norm 3.6; divided by 0.96 * 5
     assert found.residual == pytest.approx(3.6 / 4.8)
+
+
+def test_parts_add_up_and_the_loss_scale_is_taken_out() -> None:
+    """(0, 6) in three parts, twice as large in float32, and with a third element right."""
+    found = compare(np.array([0.0, 12.0, 4.0], np.float32), np.array([3.0, 4.0, 2.0]), 2.0, chunk=1)
+    assert (found.gg, found.rr, found.gr, found.error2) == (40.0, 29.0, 28.0, 13.0)
+    # |g|² - <g, r>² / <r, r>
+    assert found.residual2 == pytest.approx(40 - 28**2 / 29)
+
+
+def test_infinities_of_both_signs_in_other_parts_are_no_number_and_no_crash() -> None:
+    found = compare(np.array([np.inf, -np.inf, 1.0]), np.ones(3), chunk=1)
+    assert (found.finite, found.scale, found.rr) == (False, None, 3.0)
+
+
+@pytest.mark.parametrize("chunk", [1 << 22, 1 << 16])
+def test_memory_is_that_of_a_part(chunk: int) -> None:
+    """2²² elements: whole in float64 they take 34 MB an array, in parts of 2¹⁶ half a megabyte."""
+    gradient, reference = np.ones(1 << 22, np.float32), np.ones(1 << 22)
+    tracemalloc.start()
+    compare(gradient, reference, chunk=chunk)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (peak < 8 << 20) == (chunk < 1 << 22)
 
 
 def test_match() -> None:

@@ -18,7 +18,7 @@ ROWS = (
     Row("no_nvcc", "the same as fork, without nvcc", failures.no_nvcc),
     Row("reference", "float64 by layers and whole: within 1e-10", gradients.reference),
     Row("modes", "directional within 1 %, sketch within 5 %", gradients.modes),
-    Row("real_size", "160m, bf16: match, flash, ≤ 3 noises", gradients.real_size, needs_gpu=True),
+    Row("real_size", "160m, bf16: match, fused, ≤ 3 noises", gradients.real_size, needs_gpu=True),
     Row("events", "events over wall clock: 1 ± 0.01", timing.events, needs_gpu=True),
     Row("first_step", "at most 1.1 of the median", timing.first_step),
     Row("instrumentation", "1 ± 0.01 of a bare step, MFU ≤ 1", timing.instrumentation),

@@ -166,10 +166,10 @@ class _Directional:
         return float(replica) / self._mesh.world
 
     def _gradient(self, parameter: torch.nn.Parameter) -> Optional[Tensor]:
-        """What the optimizer would consume, float32."""
+        """What the optimizer would consume, float32 on the rank's device, also if kept elsewhere."""
         self._rank.enter("gradient", 0)
         full = safe_get_full_grad(parameter)
-        return None if full is None else full.float() / self._scale
+        return None if full is None else full.to(self._rank.device).float() / self._scale
 
     def _of_all_ranks(self, own: Incomplete) -> Incomplete:
         """What the gradient of any rank lacks: a fault of one is found, whichever reports."""

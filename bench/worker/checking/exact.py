@@ -23,13 +23,12 @@ def check(rank: Rank, trainer: Trainer, mesh: Mesh) -> Dict[str, Any]:
 
 def gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
     """What the optimizer would consume on this rank, judged; call it before the optimizer steps."""
-    scale = loss_scale(trainer)
 
     def gradients() -> Iterator[Tuple[str, Optional[np.ndarray]]]:
         for name, parameter in trainer.engine.module.named_parameters():
             rank.enter("gradient", 0)  # each one is a sign of life
             full = safe_get_full_grad(parameter)
-            yield name, None if full is None else full.cpu().double().numpy() / scale
+            yield name, None if full is None else full.float().cpu().numpy()
 
     return judge(
         gradients(),
@@ -37,6 +36,7 @@ def gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> Gradie
         reference.noise(rank.configuration),
         reference_loss=reference.loss(),
         rank=rank.index,
+        divisor=loss_scale(trainer),
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Literal, Mapping, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -32,6 +32,10 @@ __all__ = [
     "judge",
     "scale_label",
 ]
+
+
+CHUNK = 1 << 22
+"""Elements that are compared at once."""
 
 
 @dataclass(frozen=True)
@@ -93,20 +97,33 @@ class Noise:
         return max(SCALE_FLOOR, noise if name is not None else noise / 2)
 
 
-def compare(gradient: np.ndarray, reference: np.ndarray) -> Comparison:
-    """Compare two arrays of one shape, in float64."""
-    g, r = np.asarray(gradient, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
-    rr = float(r @ r)
-    if not np.isfinite(g).all():
+def compare(
+    gradient: np.ndarray, reference: np.ndarray, divisor: float = 1.0, chunk: int = CHUNK
+) -> Comparison:
+    """Compare `gradient / divisor` with an array of its shape, in float64.
+
+    `chunk` elements are float64 at a time, in two passes: the embedding of an 8B model has 4 GB
+    in float64, and every rank compares it.
+    """
+    flat = gradient.reshape(-1), reference.reshape(-1)
+
+    def parts() -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, flat[0].size, chunk):
+            g, r = (one[start : start + chunk].astype(np.float64) for one in flat)
+            yield g / divisor if divisor != 1.0 else g, r
+
+    sums = np.zeros(4)
+    with np.errstate(invalid="ignore"):  # what is not finite is told below
+        for g, r in parts():
+            difference = g - r
+            sums += (g @ g, r @ r, g @ r, difference @ difference)
+    gg, rr, gr, error2 = map(float, sums)
+    if not math.isfinite(gg):
         return Comparison(math.nan, rr, math.nan, math.nan, math.nan, finite=False)
-    gr = float(g @ r)
-    difference = g - r
-    error2 = float(difference @ difference)
-    if rr:
-        difference += r
-        difference -= (gr / rr) * r
-    residual2 = float(difference @ difference)
-    return Comparison(float(g @ g), rr, gr, error2, residual2, finite=True)
+    scale = gr / rr if rr else 0.0
+    lefts = (g - scale * r for g, r in parts())
+    residual2 = float(sum(left @ left for left in lefts)) if rr else error2
+    return Comparison(gg, rr, gr, error2, residual2, finite=True)
 
 
 def combine(parts: Iterable[Comparison]) -> Comparison:
@@ -132,14 +149,16 @@ def judge(
     *,
     reference_loss: float,
     rank: int = 0,
+    divisor: float = 1.0,
 ) -> GradientError:
     """Compare a whole gradient with the reference, one parameter in memory at a time.
 
-    `gradient` gives name and value; None stands for no gradient, and so does a name that never
-    comes. `match` needs every parameter to be right in direction and scale; `scaled` needs one
-    scale, other than 1, common to all of them; `none` says that there is no gradient at all.
+    `gradient` gives name and value, too large by `divisor`; None stands for no gradient, and so
+    does a name that never comes. `match` needs every parameter to be right in direction and
+    scale; `scaled` needs one scale, other than 1, common to all of them; `none` says that there is
+    no gradient at all.
     """
-    single = {n: compare(g, reference[n]) for n, g in gradient if g is not None}
+    single = {n: compare(g, reference[n], divisor) for n, g in gradient if g is not None}
     missing = [name for name in reference if name not in single]
     nonfinite = [name for name, c in single.items() if not c.finite]
     zero = [name for name, c in single.items() if c.finite and not c.gg and c.rr]
