@@ -252,3 +252,22 @@ def test_the_mutations_are_all_there_are() -> None:
     from tests.worker.test_mutations import EXPECTED
 
     assert list(SEEN) == list(EXPECTED)
+
+
+@pytest.mark.environment
+def test_a_sketch_that_cannot_be_written_costs_no_measurement(
+    run_trial: RunTrial, results: Path
+) -> None:
+    folder = results / "sketches"
+    aside = folder.rename(results / "aside") if folder.exists() else None
+    folder.touch()  # no folder can be made there
+    try:
+        record = run_trial(configure(gradient_check="sketch", seed=4))
+    finally:
+        folder.unlink()
+        if aside is not None:
+            aside.rename(folder)
+    assert (record.status, record.sketch) == (Status.OK, None)
+    assert record.samples and record.gradient_reason is not None
+    assert record.gradient_reason.startswith("not compared: the sketch ")
+    assert record.gradient_reason.endswith("could not be written: File exists")

@@ -46,14 +46,21 @@ class Sketch(NamedTuple):
 
 
 def check(rank: Rank, trainer: Trainer, mesh: Mesh) -> Dict[str, Any]:
-    """The fields `sketch`, a path relative to the results folder, and `sketch_version`."""
+    """The fields `sketch`, a path relative to the results folder, and `sketch_version`.
+
+    `gradient_reason` in their stead where the file cannot be written: that costs no measurement.
+    """
     parameters = [(n, p) for n, p in trainer.engine.module.named_parameters() if size_of(p)]
     # optimizers for 16 bit scale the loss and divide the gradient by as much when they step
     loss_scale = float(getattr(trainer.engine.optimizer, "loss_scale", 1.0))
     found = sketched(parameters, rank.device, lambda: rank.enter("gradient", 0))
     path = sketch_path(rank)
     if rank.index == 0:
-        _write(path, parameters, _unscaled(found, loss_scale), about(rank))
+        try:
+            _write(path, parameters, _unscaled(found, loss_scale), about(rank))
+        except OSError as error:
+            why = f"{path.name} could not be written: {error.strerror or error}"
+            return {"gradient_reason": f"not compared: the sketch {why}"}
     return {"sketch": str(path.relative_to(path.parents[1])), "sketch_version": SKETCH_VERSION}
 
 
