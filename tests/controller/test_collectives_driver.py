@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bench.controller.drivers import collectives
 from bench.record import RankOutcome, Record, Status
 from bench.trial import Trial
@@ -97,6 +99,23 @@ def test_a_hang_and_a_crash_are_marked_and_the_rest_runs() -> None:
     assert [(one["ranks"], one["status"]) for one in found[b]] == [([0], "hang"), ([1], "error")]
     skipped = [trial.configuration.options["skip"] for trial in launches.trials]
     assert skipped == [["nn.c/*"], ["nn.c/*", a], ["nn.c/*", a, b]]
+
+
+@pytest.mark.parametrize(
+    ("status", "signal", "found"),
+    [(Status.HANG, 6, "hang"), (Status.HANG, 11, "crash"), (Status.CRASH, 6, "crash")],
+)
+def test_a_rank_that_nccls_watchdog_ends_hangs(status: Status, signal: int, found: str) -> None:
+    a, b = CASES
+    ended = {
+        "status": status,
+        "rows": [begin(0, a), begin(1, a)],
+        "ranks": [
+            RankOutcome(rank=rank, outcome="killed", phase="nn.a", signal=signal) for rank in (0, 1)
+        ],
+    }
+    record = Launches(ended, {"rows": [f(r, b) for r in (0, 1) for f in (begin, end)]}).run()
+    assert [(one["ranks"], one["status"]) for one in outcomes(record)[a]] == [([0, 1], found)]
 
 
 def test_ranks_that_fail_outside_any_case_end_it() -> None:

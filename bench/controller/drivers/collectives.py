@@ -8,6 +8,7 @@ in fresh ranks. The record's `details["cases"]` then has every case once, with w
 from __future__ import annotations
 
 from collections import Counter
+from signal import SIGABRT
 from typing import Any
 
 from bench.controller.drivers import Launch, Note
@@ -160,7 +161,9 @@ def _rounded(scale: float | None) -> float | None:
 def _fate(record: Record, rank: int) -> dict[str, Any]:
     """What became of a rank that did not come out of a case."""
     outcome = next((one for one in record.ranks if one.rank == rank), None)
-    if outcome is not None and outcome.outcome in ("killed", "exited"):
+    # NCCL's watchdog ends a rank whose collective waited in vain, and says so before
+    waited = outcome is not None and outcome.signal == SIGABRT and record.status is Status.HANG
+    if outcome is not None and outcome.outcome in ("killed", "exited") and not waited:
         how = f"signal {outcome.signal}" if outcome.signal else f"exit code {outcome.exit_code}"
         return {"status": "crash", "message": f"its process ended by {how}"}
     if record.status is Status.CRASH:
