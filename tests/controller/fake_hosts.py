@@ -24,7 +24,7 @@ class FakeHosts:
         self.trials: list[Trial] = []
         self.closed = 0
 
-    def __call__(self, interpreter_of: Callable[[Any], Any]) -> FakeHosts:
+    def __call__(self, interpreter_of: Callable[[Any], Any], watch: object = None) -> FakeHosts:
         self.interpreter_of = interpreter_of
         return self
 
