@@ -6,7 +6,7 @@ around them stand the answer, the table, every trial that is not ok, and where i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from analysis.execution import execute
 from analysis.figures.display import html_table
 from analysis.frame import load
 from analysis.reading import AnalysisError
-from analysis.table import closing_line, readable
+from analysis.table import closing_line, marks, readable
 
 HERE = Path(__file__).resolve().parent
 FILE_NAME = "report.html"
@@ -128,9 +128,19 @@ def method(frame: pd.DataFrame) -> list[str]:
         "Comparisons are paired by round; the interval is a 95 % bootstrap interval of the "
         "geometric mean of the ratios. Fewer than 3 common rounds give no verdict.",
         "Tokens/s counts each token once: dp × micro_batch × seq_len / step time.",
-        "Gradient: what the optimizer would consume in the first step, beside one process that "
-        "computes the whole global batch in float64 with dense attention.",
+        *_judged(frame),
     ]
+
+
+def _judged(frame: pd.DataFrame) -> Iterator[str]:
+    """What the verdicts on gradients rest on, by mode."""
+    modes = frame.gradient_mode[frame.gradient_verdict.notna()]
+    if not modes.eq("directional").all() or not len(modes):
+        yield (
+            "Gradient: what the optimizer would consume in the first step, beside one process that "
+            "computes the whole global batch in float64 with dense attention."
+        )
+    yield from (f"Gradient, {line}." for line in marks(frame))
 
 
 def _merged(notebooks: Sequence[NotebookNode]) -> NotebookNode:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.frame import AnalysisError
+from analysis.frame import AnalysisError, load
+from analysis.report import method
 from analysis.report import write as report
 from bench.record import Record, Status
 from tests.factories import environment, error, failed, machine, ok, worker, write
@@ -196,3 +197,18 @@ def test_thousands_of_records_make_a_small_page_in_a_minute(tmp_path: Path) -> N
     path = report(tmp_path)
     assert time.monotonic() - start < 60
     assert path.stat().st_size < 10e6
+
+
+def test_the_method_says_what_verdicts_rest_on(tmp_path: Path) -> None:
+    exact, directional = "in float64 with dense attention", "by how the loss changes along"
+
+    def said(*modes: str) -> tuple[bool, bool]:
+        folder = tmp_path / "-".join(modes)
+        folder.mkdir()
+        write(folder, *(ok(gradient_mode=mode, loss=mode) for mode in modes))
+        text = " ".join(method(load(folder)))
+        return exact in text, directional in text
+
+    assert said("exact") == (True, False)
+    assert said("directional") == (False, True)
+    assert said("directional", "exact") == (True, True)
