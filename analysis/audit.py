@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.selection import text_of
 from analysis.table import NOT_COMPARED, natural, varying_axes
 from analysis.wording import marked
+from bench.record import MODE_MARKS
 
 NAMED_BY_STATUS = ("oom", "hang", "timeout", "unsupported", "environment")
 """Failures that their status names best; an error or a crash is named by what was raised."""
@@ -128,6 +129,12 @@ def sentences(frame: pd.DataFrame) -> list[str]:
     """Which aggregations are right in every case, a sentence for each facet."""
     said = []
     for facet in facets(frame):
+        where = ", ".join(facet.environments)
+        members = frame[frame.environment.isin(facet.environments)]
+        compared = members[members.gradient_verdict.notna()]
+        if compared.empty and (members.status == "ok").all():
+            said.append(f"{where}: no gradient was compared.")
+            continue
         by_losses: dict[tuple[str, ...], list[str]] = {}
         for stage, losses in facet.right.items():
             by_losses.setdefault(losses, []).append(str(stage))
@@ -135,8 +142,16 @@ def sentences(frame: pd.DataFrame) -> list[str]:
             f"at ZeRO {', '.join(stages)}: {', '.join(losses) or 'no aggregation'}"
             for losses, stages in by_losses.items()
         ]
-        said.append(f"{', '.join(facet.environments)}, right in every case {'; '.join(parts)}.")
+        said.append(f"{where}, right in every case{_by(compared)} {'; '.join(parts)}.")
     return said
+
+
+def _by(compared: pd.DataFrame) -> str:
+    """` (directional)` where gradients were judged by something else than their own reference."""
+    modes = compared.gradient_mode.unique()
+    marks = [MODE_MARKS[mode] for mode in MODE_MARKS if mode in modes]
+    some = "some by " if marks and len(modes) > len(marks) else ""
+    return f" ({some}{', '.join(marks)})" if marks else ""
 
 
 def _facet(

@@ -202,3 +202,28 @@ def test_an_audit_has_single_steps_and_compares_them(tmp_path: Path) -> None:
     assert is_audit(loaded(tmp_path / "audit", ok(steps=1), ok(steps=1, sp=4)))
     assert not is_audit(loaded(tmp_path / "timed", ok(steps=1), ok()))
     assert not is_audit(loaded(tmp_path / "unchecked", ok(steps=1, gradient_check="off")))
+
+
+@pytest.mark.parametrize(
+    ("modes", "sentence"),
+    [
+        (["exact"], "torch-2.13, right in every case at ZeRO 1: local."),
+        (["directional"], "torch-2.13, right in every case (directional) at ZeRO 1: local."),
+        (
+            ["exact", "proxy"],
+            "torch-2.13, right in every case (some by 2-layer proxy) at ZeRO 1: local.",
+        ),
+    ],
+)
+def test_sentences_say_what_gradients_were_judged_by(
+    tmp_path: Path, modes: list[str], sentence: str
+) -> None:
+    records = [
+        ok(loss="local", gradient_mode=mode, seq_len=64 << i) for i, mode in enumerate(modes)
+    ]
+    assert sentences(loaded(tmp_path, *records)) == [sentence]
+
+
+def test_a_folder_without_verdicts_is_not_one_where_nothing_is_right(tmp_path: Path) -> None:
+    kept = ok(gradient=None, gradient_mode="sketch", sketch="sketches/a.npz")
+    assert sentences(loaded(tmp_path, kept)) == ["torch-2.13: no gradient was compared."]
