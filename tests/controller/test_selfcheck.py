@@ -129,6 +129,22 @@ def test_four_ranks_on_cpu_compares_two_ways(tmp_path: Path) -> None:
     assert gradients.four_ranks(apart).passed is False
 
 
+def test_what_fails_must_fail_in_the_same_way(tmp_path: Path) -> None:
+    def answer(c: Configuration) -> dict[str, Any]:
+        if c.loss != "all_gather":
+            return {}
+        return {"status": Status.ERROR, "errors": [factories.error(2), factories.error(3)]}
+
+    seen = gradients.four_ranks(stand(tmp_path, answer))
+    assert seen.passed is True
+    assert seen.text.startswith("all_gather ZeRO 1 error (IndexError in backward); ")
+
+    def one_way(c: Configuration) -> dict[str, Any]:
+        return answer(c) if c.gradient_check == "directional" else {}
+
+    assert gradients.four_ranks(stand(tmp_path, one_way)).passed is False
+
+
 @pytest.mark.parametrize(
     ("printed", "nccl", "passed"),
     [
@@ -186,11 +202,11 @@ def test_real_size_without_a_residual_is_a_miss(tmp_path: Path) -> None:
     ids=["right", "directional-off", "sketch-off"],
 )
 def test_modes(tmp_path: Path, directional: float, sketch: float, passed: bool) -> None:
-    """all_gather is ×2 and the workaround ×1 by the exact comparison, at both stages."""
+    """functional_all_reduce is ×2 and the workaround ×1 by the exact comparison."""
 
     def answer(c: Configuration) -> dict[str, Any]:
         scale = directional if c.gradient_check == "directional" else 2.0
-        scale = scale if c.loss == "all_gather" else scale / 2.0
+        scale = scale if c.loss == "functional_all_reduce" else scale / 2.0
         return {**scaled(scale), "sketch": "sketches/a.npz"}
 
     there = stand(tmp_path, answer, sketch_scale=lambda candidate, baseline: sketch)
