@@ -164,3 +164,14 @@ def test_a_fault_of_one_rank_alone_is_told_by_all(
     assert [one["verdict"] for one in told] == ["wrong", "wrong"]
     assert [one[kind] for one in told] == [["head.weight"]] * 2
     assert [one["ranks_agree"] for one in told] == [False, True]
+
+
+@pytest.mark.environment
+def test_a_step_that_rounding_takes_away_is_made_longer(run_inside: Callable[..., Any]) -> None:
+    """0.02 in bfloat16 moves by steps of 2^-13 = 1.2e-4: from 6e-5 on, of which 1e-5 is a sixth."""
+    told = run_inside("torch-2.13", "lengthened.py")
+    assert told["float32"]["times"] == 1.0
+    assert told["bfloat16, far"]["times"] == 1.0
+    assert told["bfloat16, near"]["times"] == 8.0
+    assert all(one["restored"] for one in told.values())
+    assert all(one["reached"] >= 0.5 for one in told.values())

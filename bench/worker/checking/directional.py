@@ -40,6 +40,10 @@ LAYER_GROUPS = 2
 """Blocks that the layers are taken in; embedding and output are blocks of their own."""
 CHANGE = {torch.float32: 2e-3, torch.bfloat16: 1e-2}
 """Share of the loss that the first steps tried are to change it by: well above rounding."""
+LENGTHENINGS = 12
+"""How often a step is doubled where rounding takes away most of it."""
+REACHED = 0.5
+"""Share of what a step was to be that may be left of it."""
 ATTEMPTS = 4
 SHORTER = 3.0
 """What the steps are divided by where the loss is no straight line over them."""
@@ -109,7 +113,7 @@ class _Directional:
 
     def _probe(self, block: _Block, gg: float, loss: float) -> Probe:
         """Move a block forth and back along rank 0's gradient, by steps that are short enough."""
-        step = CHANGE[block.parameters[0][1].dtype] * loss / (2.0 * gg)
+        step = self._lengthened(block, CHANGE[block.parameters[0][1].dtype] * loss / (2.0 * gg), gg)
         for _ in range(ATTEMPTS):
             step = self._from_first(step)
             predicted, observed = zip(*(self._across(block, factor * step) for factor in FACTORS))
@@ -119,6 +123,22 @@ class _Directional:
                 break
             step /= SHORTER
         return probe
+
+    def _lengthened(self, block: _Block, step: float, gg: float) -> float:
+        """`step`, or a longer one by which the block moves as far along g as `step` was to move it.
+
+        The more elements a model has, the less each moves: in bfloat16 most of 8 billion would
+        round back to where they were.
+        """
+        step = self._from_first(step)
+        meant = step * gg
+        for _ in range(LENGTHENINGS):
+            along = self._move(block, step)
+            self._move(block, 0.0)
+            if not self._from_first(float(along < REACHED * meant)):
+                break
+            step *= 2.0
+        return step
 
     def _across(self, block: _Block, step: float) -> Tuple[float, float]:
         """<g, displacement> from behind to ahead, and by how much the loss is higher ahead."""
