@@ -83,9 +83,11 @@ def _check(python: Path, gpus: tuple[str, ...], rows: list[Row], to_json: bool) 
 
     console, results = _console(), []
     with _stand(python, gpus) as stand:
-        where = stand.gpus[0] if stand.on_gpu else "CPU: rows that need a GPU are not run"
+        where = stand.gpus[0] if stand.on_gpu else "CPU"
+        without = "" if stand.on_gpu else ": rows that need a GPU are not run"
         if not to_json:
-            console.print(f"{python} on {where}", highlight=False, markup=False, soft_wrap=True)
+            head = f"{python} on {where}{without}"
+            console.print(head, highlight=False, markup=False, soft_wrap=True)
         with _status() as waiting:
             waiting(rows[0].name)
             for index, result in enumerate(check(stand, rows)):

@@ -77,6 +77,15 @@ def test_rows_run_on_cpu_and_say_what_was_seen() -> None:
 
 
 @pytest.mark.environment
+def test_json_names_device_and_rows() -> None:
+    python = str(provide(spec("torch-2.13")).python)
+    found = json.loads(selfcheck("--python", python, "--rows", "fork", "--json").stdout)
+    [row] = found.pop("rows")
+    assert found == {"python": python, "device": "CPU", "missed": 0}
+    assert (row["name"], row["passed"]) == ("fork", True)
+
+
+@pytest.mark.environment
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("environment", ["torch-2.2", "torch-2.13"])
