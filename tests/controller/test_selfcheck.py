@@ -145,6 +145,14 @@ def test_what_fails_must_fail_in_the_same_way(tmp_path: Path) -> None:
     assert gradients.four_ranks(stand(tmp_path, one_way)).passed is False
 
 
+@pytest.mark.parametrize("gpus", [(), H100], ids=["cpu", "gpu"])
+def test_failures_alone_prove_nothing(tmp_path: Path, gpus: tuple[str, ...]) -> None:
+    (tmp_path / "a.log").write_text("NCCL INFO Channel 00 via NET/Socket/0")
+    broken = {"status": Status.ERROR, "errors": [factories.error(2)], "log": "a.log"}
+    seen = gradients.four_ranks(stand(tmp_path, lambda _: dict(broken), gpus))
+    assert (seen.passed, seen.text[:22]) == (False, "no trial ended ok: all")
+
+
 @pytest.mark.parametrize(
     ("printed", "nccl", "passed"),
     [
