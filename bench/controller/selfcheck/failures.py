@@ -24,7 +24,7 @@ DRILLS = {
 }
 """Faults of the scenario `drill`, and how each must end. On CPU computing is progress, so that a
 rank that spins runs out of time."""
-HANG_S, SPIN_S = {True: 20.0, False: 10.0}, 30.0
+HANG_S, SPIN_S = {True: 20.0, False: 4.0}, 12.0
 """How long ranks that hang are left alone, on GPU and on CPU; how long a rank may spin on CPU.
 Where nothing hangs, a first step that makes communicators and loads kernels is no hang."""
 LIMIT_BYTES = {True: 4 << 30, False: 300 << 20}
