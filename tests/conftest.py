@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from bench.controller.environments import known_specs, provide
 from bench.controller.hosts import Hosts
 from bench.record import Record
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
+
+settings.register_profile("any machine", deadline=None)  # slow and shared ones, too
+settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ModelSpec(name="tiny", layers=2, hidden=64, heads=8, kv_heads=4, ffn=96, vocab=64)

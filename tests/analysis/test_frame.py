@@ -7,7 +7,7 @@ import math
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.columns import AXES, COLUMNS
@@ -277,7 +277,6 @@ VALUES = (
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(CONTENT)), VALUES)
 def test_records_with_a_field_of_another_type_are_read_or_skipped(tmp_path_factory, name, value):
     folder = tmp_path_factory.mktemp("records")
