@@ -90,7 +90,7 @@ def _audit(question: Question, to_json: bool) -> bool:
     if to_json:
         _print_json(as_json(found))
     else:
-        show(found, _console())
+        show(found, console())
     return found.right
 
 
@@ -105,11 +105,11 @@ def _self_test(question: Question, to_json: bool) -> bool:
         rows = [{**vars(one), "caught": one.caught} for one in found]
         _print_json({"mutations": rows, "right": caught, "answer": mutants_answer(found)})
     else:
-        show_mutants(found, _console())
+        show_mutants(found, console())
     return caught
 
 
-def _console() -> Console:
+def console() -> Console:
     """Standard output; wide enough for the matrix where no terminal says how wide it is."""
     from rich.console import Console
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from bench.cli_doctor import INTERRUPTED, console
 from bench.cli_errors import one_line
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from bench.controller.selfcheck.stand import Stand
 
 MISSED = 1
-INTERRUPTED = 130
-FILE_WIDTH = 120
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("–", "dim")}
 
 
@@ -81,19 +79,19 @@ def _check(python: Path, gpus: tuple[str, ...], rows: list[Row], to_json: bool) 
     """Run the rows and tell each as it ends; whether one missed."""
     from bench.controller.selfcheck.rows import check
 
-    console, results = _console(), []
+    out, results = console(), []
     with _stand(python, gpus) as stand:
         where = stand.gpus[0] if stand.on_gpu else "CPU"
         without = "" if stand.on_gpu else ": rows that need a GPU are not run"
         if not to_json:
             head = f"{python} on {where}{without}"
-            console.print(head, highlight=False, markup=False, soft_wrap=True)
+            out.print(head, highlight=False, markup=False, soft_wrap=True)
         with _status() as waiting:
             waiting(rows[0].name)
             for index, result in enumerate(check(stand, rows)):
                 results.append(result)
                 if not to_json:
-                    _show(result, console)
+                    _show(result, out)
                 if index + 1 < len(rows):
                     waiting(rows[index + 1].name)
     missed = [result for result in results if result.missed]
@@ -101,7 +99,7 @@ def _check(python: Path, gpus: tuple[str, ...], rows: list[Row], to_json: bool) 
         content = {"python": str(python), "device": where, "rows": [_fields(r) for r in results]}
         typer.echo(json.dumps({**content, "missed": len(missed)}, indent=2, ensure_ascii=False))
     else:
-        console.print(f"\n{_answer(results)}", highlight=False, soft_wrap=True)
+        out.print(f"\n{_answer(results)}", highlight=False, soft_wrap=True)
     return bool(missed)
 
 
@@ -128,13 +126,7 @@ def _status() -> Iterator[Any]:
         yield lambda name: status.update(f"{name} …")
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
-
-
-def _show(result: Result, console: Console) -> None:
+def _show(result: Result, out: Console) -> None:
     """Two lines: the row and what is expected, and below it what was seen."""
     from rich.padding import Padding
     from rich.text import Text
@@ -142,8 +134,8 @@ def _show(result: Result, console: Console) -> None:
     mark, colour = MARKS[result.seen.passed]
     head = Text(f"{mark} {result.row.name:<16}", colour)
     head.append(f"{result.seconds:6.1f} s  ", "dim").append(f"expected: {result.row.expected}")
-    console.print(head)
-    console.print(Padding(Text(f"seen: {result.seen.text}"), (0, 0, 0, 28)))
+    out.print(head)
+    out.print(Padding(Text(f"seen: {result.seen.text}"), (0, 0, 0, 28)))
 
 
 def _fields(result: Result) -> dict[str, Any]:

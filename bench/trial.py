@@ -157,6 +157,11 @@ class Configuration(Frozen):
         return _digest(content)
 
     @property
+    def precision(self) -> str:
+        """Of matrix products: `float32`, `tf32` or `bfloat16`."""
+        return "tf32" if self.dtype == "float32" and self.matmul == "tf32" else self.dtype
+
+    @property
     def weights_key(self) -> str:
         """Identity of the initial weights."""
         model = self.model.model_dump(mode="json", exclude=_EXECUTION)

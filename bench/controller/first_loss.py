@@ -36,7 +36,7 @@ def judge(
     c, loss = configuration, mean_loss(shards, configuration.sp)
     if isinstance(reference, str):
         return FirstLoss(loss=loss, reason=reference)
-    tolerance = reference * TOLERANCE["tf32" if c.matmul == "tf32" else c.dtype]
+    tolerance = reference * TOLERANCE[c.precision]
     return FirstLoss(
         loss=loss,
         reference=reference,

@@ -22,7 +22,7 @@ from bench.record import RankError, Record, Status
 from bench.trial import EnvironmentSpec, Trial
 
 
-def _silence(text: str) -> None:
+def silence(text: str) -> None:
     """Nobody waits."""
 
 
@@ -71,7 +71,7 @@ class Hosts:
     ) -> None:
         self.close()
 
-    def run(self, trial: Trial, folder: Path, note: Note = _silence) -> Record:
+    def run(self, trial: Trial, folder: Path, note: Note = silence) -> Record:
         """Run one trial and return its record, whatever happens; logs go to `folder/logs`.
 
         `note` is told where a trial of several launches stands, and what it waits for.

@@ -34,9 +34,8 @@ def held(parameter: nn.Parameter) -> Optional[Share]:
     are still multiplied by the loss scale.
     """
     accumulated = getattr(parameter, "_hp_grad", None)
-    if (
-        accumulated is not None
-    ):  # BF16_Optimizer: reduced and whole, while `.grad` is the rank's own
+    if accumulated is not None:
+        # of BF16_Optimizer: reduced and whole, while `.grad` is the rank's own
         return Share(0, accumulated.detach().flatten())
     if parameter.grad is not None:
         return Share(0, parameter.grad.detach().flatten())

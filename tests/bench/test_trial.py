@@ -49,6 +49,20 @@ def test_hash_tells_configurations_apart(fields):
     assert factories.configuration(**fields).hash != GOLDEN
 
 
+@pytest.mark.parametrize(
+    ("fields", "precision"),
+    [
+        ({}, "float32"),
+        ({"matmul": "tf32"}, "tf32"),
+        ({"dtype": "bfloat16"}, "bfloat16"),
+        ({"dtype": "bfloat16", "matmul": "tf32"}, "bfloat16"),
+    ],
+    ids=str,
+)
+def test_precision_of_products(fields, precision):
+    assert factories.configuration(**fields).precision == precision
+
+
 def test_hash_survives_json():
     config = factories.configuration(deepspeed={"b": 1, "a": {"c": [1, 2]}})
     assert Configuration.model_validate_json(config.model_dump_json()).hash == config.hash

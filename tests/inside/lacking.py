@@ -27,7 +27,7 @@ class Model(torch.nn.Module):
 def rank(index, store, fault, found):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=index, world_size=2)
     module = Model()
-    configuration = SimpleNamespace(dtype="float32", matmul="highest")
+    configuration = SimpleNamespace(precision="float32")
     one = object.__new__(directional._Directional)
     one._module = module
     one._rank = SimpleNamespace(index=index, device="cpu", configuration=configuration)

@@ -12,7 +12,7 @@ import yaml
 
 from bench.controller.config import CONF
 from bench.controller.environments import provide
-from bench.controller.hosts import Hosts
+from bench.controller.hosts import Hosts, silence
 from bench.controller.sweep import Launcher
 from bench.record import Record, Status
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, Limits, ModelSpec, Trial
@@ -84,7 +84,7 @@ class Stand:
     def launch(self, world: int = 1, **fields: Any) -> Record:
         """Run one trial; whatever happens, there is a record."""
         trial = Trial(configuration=self.configuration(world, **fields), round=0)
-        return self._launcher.run(trial, self.folder, _silence)
+        return self._launcher.run(trial, self.folder, silence)
 
     def ok(self, world: int = 1, **fields: Any) -> Record:
         """The record of a trial that must end `ok`; one configuration runs once.
@@ -114,10 +114,6 @@ class Stand:
                 yield Stand(self.python, self.gpus, self.folder, launcher, self.sketch_scale)
         finally:
             _set(before)
-
-
-def _silence(text: str) -> None:
-    """Rows tell how they ended, not where their trials stand."""
 
 
 def preset(name: str) -> ModelSpec:

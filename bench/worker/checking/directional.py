@@ -65,7 +65,7 @@ class _Directional:
 
     def __init__(self, rank: Rank, trainer: Trainer, mesh: Mesh) -> None:
         c = rank.configuration
-        self._rank, self._mesh, self._trainer = rank, mesh, trainer
+        self._rank, self._mesh = rank, mesh
         self._module = trainer.engine.module
         self._weights = Reference(rank.reference, c.model).weights()
         self._scale = loss_scale(trainer)
@@ -88,10 +88,9 @@ class _Directional:
     def _judged(
         self, probes: List[Probe], lacking: Incomplete, ranks_agree: bool = True
     ) -> Dict[str, Any]:
-        c = self._rank.configuration
-        precision = "tf32" if c.dtype == "float32" and c.matmul == "tf32" else c.dtype
+        margin = MARGINS[self._rank.configuration.precision]
         count = len(list(self._module.parameters()))
-        error = judge(probes, lacking, MARGINS[precision], count, self._rank.index)
+        error = judge(probes, lacking, margin, count, self._rank.index)
         return {"gradient": {**error.model_dump(), "ranks_agree": ranks_agree}}
 
     def _survey(self, blocks: List[_Block]) -> Tuple[Incomplete, Dict[str, float]]:
@@ -122,6 +121,7 @@ class _Directional:
             if not self._from_first(float(shorter)):
                 break
             step /= SHORTER
+        self._move(block, 0.0)
         return probe
 
     def _lengthened(self, block: _Block, step: float, gg: float) -> float:
@@ -134,10 +134,10 @@ class _Directional:
         meant = step * gg
         for _ in range(LENGTHENINGS):
             along = self._move(block, step)
-            self._move(block, 0.0)
             if not self._from_first(float(along < REACHED * meant)):
                 break
             step *= 2.0
+        self._move(block, 0.0)
         return step
 
     def _across(self, block: _Block, step: float) -> Tuple[float, float]:
@@ -149,12 +149,12 @@ class _Directional:
     def _at(self, block: _Block, step: float) -> Tuple[float, float]:
         """<g, displacement> of this rank's g, and the loss, with `block` moved by `step`."""
         along = self._move(block, step)
-        loss = self._loss()
-        self._move(block, 0.0)
-        return along, loss
+        return along, self._loss()
 
     def _move(self, block: _Block, step: float) -> float:
         """Put a block's weights at the initial ones + step · g; 0 restores them bit by bit.
+
+        Wherever they were moved to before makes no difference.
 
         The sum is made in float32, as DeepSpeed keeps its masters, and rounded to the dtype that
         the model computes in. Returns <g, the displacement that this really is>.

@@ -41,7 +41,7 @@ def interleaved(rank: Rank, rounds: int, steps: int) -> List[List[List[float]]]:
         engine.step()
 
     def instrumented() -> None:
-        trainer.step(rank.entering(0), stopwatch, _nothing)
+        trainer.step(rank.entering(0), stopwatch, lambda: None)
 
     def timed(step: Callable[[], None]) -> float:
         start = time.perf_counter()
@@ -65,7 +65,3 @@ def interleaved(rank: Rank, rounds: int, steps: int) -> List[List[List[float]]]:
     dist.all_reduce(slowest, op=dist.ReduceOp.MAX)  # a step takes as long as its slowest rank
     found: List[List[List[float]]] = slowest.tolist()
     return found
-
-
-def _nothing() -> None:
-    """Nothing happens between backward and the optimizer."""
