@@ -13,6 +13,7 @@ History of the format (`SCHEMA_VERSION`):
    `gradient.blocks`, `first_loss`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`,
    `machine.gpu_states`, `worker.sdpa_kernel`, `worker.variables`, `first_ended`,
    `errors.device_free_bytes`, `flight_recorder`, `sketch`, `sketch_version`.
+3. New: `code`, `machine.nodes`, `machine.transport`.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ __all__ = [
     "WorkerProvenance",
 ]
 
-SCHEMA_VERSION = 2
-READABLE_VERSIONS = frozenset({1, 2})
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = frozenset({1, 2, 3})
 """Versions that `Record` validates and every reader reads."""
 
 
@@ -142,6 +143,9 @@ class Record(Part):
     sketch_version: Optional[int] = None
     """Of the sketch's hash and file: only sketches of one version can be compared."""
     collectives: List[CollectiveCount] = []
+    code: Optional[Dict[str, str]] = None
+    """Fingerprint of the code that the worker ran, by role (`loss`, `attention`, `model`,
+    `scenario`, `worker`, …). None: before version 3, or nothing ran."""
     worker: Optional[WorkerProvenance] = None
     machine: Optional[MachineProvenance] = None
     details: Dict[str, Any] = {}

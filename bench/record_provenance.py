@@ -103,6 +103,9 @@ class MachineProvenance(Part):
     foreign_gpu_processes: List[str] = []
     gpu_states: List[GpuState] = []
     """Of the visible GPUs, as `gpus` names them."""
+    nodes: int = 1
+    transport: Optional[str] = None
+    """What carries data between GPUs or nodes (`NVLink`, `PCIe`, …); None: not known, or none."""
     spbench: str
     commit: Optional[str] = None
     dirty: Optional[bool] = None

@@ -20,7 +20,6 @@ from analysis.sentences import sentences
 from analysis.sketch_files import SketchProblem, compare_files, read_sketch
 from analysis.sketches import SketchComparison, by_parameter
 from bench.cli import app
-from bench.record import SCHEMA_VERSION
 from tests.analysis.sides import UPGRADE, WORKAROUND, frame_of, timed
 from tests.sketching import BUCKETS, save
 
@@ -245,6 +244,5 @@ def test_one_sketch_alone_says_nothing(tmp_path: Path) -> None:
 
 
 def test_records_of_before_have_no_sketch(tmp_path: Path) -> None:
-    assert SCHEMA_VERSION == 2
     frame = frame_of(tmp_path, timed(LOCAL, 1.0, 1))
     assert frame.sketch.isna().all()

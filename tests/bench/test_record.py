@@ -69,8 +69,10 @@ def test_a_newer_schema_is_refused_and_an_older_or_damaged_line_is_not(tmp_path)
     path = tmp_path / "records-a-1.jsonl"
     path.write_text('{"schema_version": 0}\n{"sche')
     refuse_newer_schema(tmp_path)
-    path.write_text('{"schema_version": 3}\n')
-    with pytest.raises(RecordsError, match=r"schema version 3 \(records-a-1.jsonl, line 1\)"):
+    path.write_text(f'{{"schema_version": {SCHEMA_VERSION + 1}}}\n')
+    with pytest.raises(
+        RecordsError, match=rf"schema version {SCHEMA_VERSION + 1} \(records-a-1.jsonl, line 1\)"
+    ):
         refuse_newer_schema(tmp_path)
 
 
