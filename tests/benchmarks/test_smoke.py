@@ -19,6 +19,7 @@ PARTS = {"__init__", "launching", "report", "standalone"}
 SMOKE = {
     "controller": ["1", "--records", "60"],
     "coverage": ["3"],
+    "independence": [],
     "instrumentation": ["--rounds", "2", "--steps", "1"],
     "launch_overhead": ["--torchruns", "1", "--warm", "1"],
     "memory": ["--lengths", "128"],
@@ -75,6 +76,14 @@ def test_coverage(tmp_path: Path) -> None:
     assert [int(line.split()[0]) for line in lines[2:16]] == [*range(3, 13), 15, 20, 25, 30]
     judged = [f"coverage at {rounds} rounds" for rounds in (*range(8, 13), 15, 20, 25, 30)]
     assert targets == [name for name in judged for _ in range(2)]
+
+
+def test_independence(tmp_path: Path) -> None:
+    lines, targets = run("independence", tmp_path)
+    assert re.match(r"\d+ A/A pairs in \d+ series", lines[0]) and targets == []
+    assert [line.split(":")[0] for line in lines[-3:]] == [
+        f"windows of {rounds} rounds" for rounds in (3, 5, 10)
+    ]
 
 
 def test_published(tmp_path: Path) -> None:
