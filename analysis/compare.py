@@ -25,11 +25,21 @@ from analysis.comparison import (
     Selector,
     Side,
 )
-from analysis.decomposition import Logs, Rates, Route, decomposition, pooled, routes, steps
+from analysis.decomposition import Rates, Route, decomposition, routes, steps
+from analysis.pooling import counted, pooled
 from analysis.reading import AnalysisError
 from analysis.selection import axes_in, find, natural_pairs, parse_selector, select, text_of
 from analysis.sentences import sentences
-from analysis.statistics import SMALLEST, Figure, figure_of_rounds, median, paired_logs, ratio_of
+from analysis.statistics import (
+    SMALLEST,
+    Figure,
+    Logs,
+    figure_of_rounds,
+    median,
+    paired_logs,
+    paired_means,
+    ratio_of,
+)
 from analysis.table import natural, varying_axes
 from bench.record import PHASES
 
@@ -121,7 +131,8 @@ def compare(
             )
             for place in places
         ),
-        overall=ratio_of(pooled([one for one in logs if one]), smallest),
+        overall=pooled(logs, smallest),
+        counted=counted(logs),
         decomposition=split.overall(smallest) if split else None,
     )
 
@@ -136,13 +147,10 @@ class _Split:
     def at(self, place: Place, smallest: float) -> Decomposition | None:
         if place not in self.steps:
             return None
-        first, second = self.steps[place]
-        return decomposition(self.route, list(first.values()), list(second.values()), smallest)
+        return decomposition(self.route, [self.steps[place]], smallest)
 
     def overall(self, smallest: float) -> Decomposition | None:
-        first = pooled([one for one, _ in self.steps.values()])
-        second = pooled([other for _, other in self.steps.values()])
-        return decomposition(self.route, first, second, smallest) if first else None
+        return decomposition(self.route, list(self.steps.values()), smallest)
 
 
 def _best_split(
@@ -219,7 +227,7 @@ def _point(
 ) -> Point:
     baseline, candidate = _side(left), _side(right)
     both = left is not None and right is not None
-    ratio = ratio_of(list(_logs(left, right).values()) if both else [], smallest)
+    ratio = ratio_of(_logs(left, right) if both else {}, smallest)
     verdict = ratio.verdict
     if not (baseline.has_number and candidate.has_number):
         verdict = NO_NUMBER
@@ -236,6 +244,7 @@ def _point(
         memory_ratio=peaks[0] / peaks[1] if peaks[0] and peaks[1] else None,
         decomposition=split,
         sketch=sketch_files.of_sides(folder, right, left),
+        paired_tokens_per_s=paired_means(_rates(left), _rates(right)) if both else None,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.pooling import Counted
 from analysis.sketches import SketchComparison
 from analysis.statistics import Figure, Ratio
 
@@ -83,6 +84,8 @@ class Decomposition:
     total: Ratio
     first: Effect
     second: Effect
+    counted: Counted
+    """The points and rounds that it is made of: of one point, that point's."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,13 @@ class Point:
     memory_ratio: float | None
     """Candidate's peak over baseline's."""
     decomposition: Decomposition | None
-    """None unless exactly two axes differ between the sides and the configurations between
-    them have times."""
+    """None unless exactly two axes differ between the sides, the configurations between
+    them have times, and their rounds are enough to tell an effect."""
     sketch: SketchComparison | None = None
     """Candidate's gradient beside baseline's; None unless both left a sketch."""
+    paired_tokens_per_s: tuple[float, float] | None = None
+    """Baseline's and candidate's geometric mean over the rounds that both have [tokens/s]: the
+    ratio is the second over the first. None without a common round."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,8 @@ class Comparison:
     points: tuple[Point, ...]
     """Sorted by their axes; a point that only one side has is among them."""
     overall: Ratio
-    """Geometric mean over the points that have a ratio, by round."""
+    """Geometric mean over the points that have a ratio: `analysis.pooling.pooled`."""
+    counted: Counted
+    """The points and rounds that `overall` is made of."""
     decomposition: Decomposition | None
     """The same for the decomposition, over the points that have one."""

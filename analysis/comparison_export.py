@@ -42,9 +42,11 @@ def _row(comparison: Comparison, point: Point) -> dict[str, Any]:
         **point.axes,
         **_side("baseline", point.baseline),
         **_side("candidate", point.candidate),
+        **_paired(point),
         **_ratio("ratio", point.ratio),
         "rounds": point.ratio.rounds,
         "rounds_needed": point.ratio.needed,
+        **_dependence(point.ratio),
         "verdict": point.verdict,
         **{f"{name}_difference_s": value for name, value in point.phases_s.items()},
         "memory_ratio": point.memory_ratio,
@@ -79,6 +81,24 @@ def _side(name: str, side: Side) -> dict[str, Any]:
         "timings_valid": side.timings_valid,
     }
     return {f"{name}_{key}": value for key, value in values.items()}
+
+
+def _paired(point: Point) -> dict[str, Any]:
+    """The figures whose quotient the ratio is: means over the rounds that both sides have."""
+    means = point.paired_tokens_per_s or (None, None)
+    sides = ("baseline", "candidate")
+    return {f"{side}_paired_tokens_per_s": mean for side, mean in zip(sides, means, strict=True)}
+
+
+def _dependence(ratio: Ratio) -> dict[str, Any]:
+    """How alike neighbouring rounds are, and what that leaves of their number."""
+    found = ratio.correlation
+    return {
+        "correlation": found.value if found else None,
+        "correlation_p_value": found.p_value if found else None,
+        "rounds_dependent": ratio.dependent,
+        "rounds_effective": ratio.effective,
+    }
 
 
 def _ratio(name: str, ratio: Ratio) -> dict[str, Any]:

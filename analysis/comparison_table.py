@@ -36,8 +36,10 @@ class Grid(NamedTuple):
 def grids(comparison: Comparison) -> list[Grid]:
     """Speed; then phases, memory and gradients; then the decomposition, where there is one."""
     found = [_speed(comparison), _details(comparison)]
-    if comparison.decomposition is not None:
-        found.append(_parts(comparison, comparison.decomposition))
+    parts = [comparison.decomposition, *(point.decomposition for point in comparison.points)]
+    split = next((one for one in parts if one is not None), None)
+    if split is not None:
+        found.append(_parts(comparison, split))
     return found
 
 
@@ -90,24 +92,35 @@ def title(comparison: Comparison) -> str:
 
 
 def _speed(comparison: Comparison) -> Grid:
-    header = [*comparison.axes, "baseline", "candidate", "ratio", "95 %", "rounds"]
+    estimated = any(point.ratio.correlation for point in comparison.points)
+    own = any(_own(point) for point in comparison.points)
+    numbers = [
+        "baseline",
+        "candidate",
+        "ratio",
+        "95 %",
+        "rounds",
+        *(["corr."] if estimated else []),
+    ]
     rows = [
         [
             *_place(comparison, point),
-            _rate(point.baseline),
-            _rate(point.candidate),
+            *_rates(point),
             *_ratio(point.ratio),
             f"{point.ratio.rounds}",
+            *([_correlation(point.ratio)] if estimated else []),
             point.verdict,
         ]
         for point in comparison.points
     ]
     percent = f"{100 * comparison.smallest:g} %"
     return Grid(
-        f"tokens/s, median over rounds; ratio with its 95 % interval, above 1: the candidate is "
-        f"faster; "
-        f"differences below {percent} do not matter",
-        [*header, "verdict"],
+        "tokens/s over the rounds that both have (geometric mean); ratio = candidate / baseline, "
+        "with its 95 % interval, above 1: the candidate is faster; "
+        f"differences below {percent} do not matter"
+        + ("; in brackets: median of a side's own rounds, where none are common" if own else "")
+        + ("; corr.: of neighbouring rounds, * significant: a wider interval" if estimated else ""),
+        [*comparison.axes, *numbers, "verdict"],
         rows,
         [*comparison.axes, "verdict"],
     )
@@ -137,22 +150,22 @@ def _details(comparison: Comparison) -> Grid:
     )
 
 
-def _parts(comparison: Comparison, overall: Decomposition) -> Grid:
-    """Total = first × second, point by point and over all of them."""
+def _parts(comparison: Comparison, split: Decomposition) -> Grid:
+    """Total = first × second, point by point and over all of them; `split` names the effects."""
     rows = [
         [*_place(comparison, point), *_factors(point.decomposition)]
         for point in comparison.points
         if point.decomposition is not None
     ]
-    if len(rows) > 1:
-        name = ["all", *[""] * (len(comparison.axes) - 1)] if comparison.axes else []
-        rows.append([*name, *_factors(overall)])
-    first, second = overall.first, overall.second
+    overall = comparison.decomposition
+    if overall is not None and overall.counted.points > 1:
+        rows.append(["all", *[""] * (len(comparison.axes) - 1), *_factors(overall)])
+    first, second = split.first, split.second
     heads = [f"{effect.before} → {effect.after}" for effect in (first, second)]
     held = [" ".join(f"{k}={v}" for k, v in effect.held.items()) for effect in (first, second)]
     return Grid(
         f"total = effect of {first.axis} (with {held[0]}) × effect of {second.axis} "
-        f"(with {held[1]}), over the rounds that all three have",
+        f"(with {held[1]}), over the rounds that all three have, where they are enough",
         [*comparison.axes, "total", *heads],
         rows,
         comparison.axes,
@@ -171,12 +184,30 @@ def _place(comparison: Comparison, point: Point) -> list[str]:
     return [f"{v:,}" if type(v) is int else text_of(v) for v in values]
 
 
-def _rate(side: Side) -> str:
-    """Tokens/s, or what the trials ended as where there is no number."""
+def _rates(point: Point) -> list[str]:
+    """Both sides' tokens/s, or what the trials ended as where there is no number."""
+    means = point.paired_tokens_per_s or (None, None)
+    return [_rate(*one) for one in zip((point.baseline, point.candidate), means, strict=True)]
+
+
+def _rate(side: Side, paired: float | None) -> str:
     if side.tokens_per_s is None:
         ends = ", ".join(f"{status} {count}" for status, count in side.statuses.items())
         return ends or "not run"
-    return f"{side.tokens_per_s.value:,.0f}" + ("" if side.timings_valid else "!")
+    number = f"({side.tokens_per_s.value:,.0f})" if paired is None else f"{paired:,.0f}"
+    return number + ("" if side.timings_valid else "!")
+
+
+def _own(point: Point) -> bool:
+    """Whether a side has a number, but none in a round that the other side has too."""
+    sides = (point.baseline, point.candidate)
+    return point.paired_tokens_per_s is None and any(side.has_number for side in sides)
+
+
+def _correlation(ratio: Ratio) -> str:
+    if ratio.correlation is None:
+        return ""
+    return f"{ratio.correlation.value:+.2f}{'*' if ratio.dependent else ''}"
 
 
 def _ratio(ratio: Ratio) -> tuple[str, str]:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.comparison import Decomposition, Effect, Selector
-from analysis.statistics import paired_logs, ratio_of
+from analysis.pooling import counted, pooled
+from analysis.statistics import Logs, Ratio, Sample, paired_logs
 
-Rates = Mapping[int, float]
+Rates = Mapping[Sample, float]
 """Tokens/s by round."""
-Logs = Mapping[int, float]
-"""Logarithm of a ratio by round."""
 
 
 @dataclass(frozen=True)
@@ -47,41 +46,33 @@ def routes(baseline: Selector, candidate: Selector) -> list[Route]:
 
 def steps(baseline: Rates, between: Rates, candidate: Rates) -> tuple[Logs, Logs]:
     """Both steps of a route, over the rounds that all three have: their product is the total."""
-    common = baseline.keys() & between.keys() & candidate.keys()
     first, second = paired_logs(baseline, between), paired_logs(between, candidate)
-    return {r: first[r] for r in sorted(common)}, {r: second[r] for r in sorted(common)}
-
-
-def pooled(points: Sequence[Logs]) -> list[float]:
-    """Mean logarithm over the points, for every round that all of them have.
-
-    The round stays the sample unit: what a round does to one point it may do to all.
-    """
-    if not points:
-        return []
-    common = set.intersection(*(set(logs) for logs in points))
-    return [sum(logs[r] for logs in points) / len(points) for r in sorted(common)]
+    common = [sample for sample in first if sample in second]
+    return {s: first[s] for s in common}, {s: second[s] for s in common}
 
 
 def decomposition(
-    route: Route, first: Sequence[float], second: Sequence[float], smallest: float
-) -> Decomposition:
-    """The effects of a route whose steps have these logarithms, round by round."""
-    total = [one + other for one, other in zip(first, second, strict=True)]
-    return Decomposition(
-        total=ratio_of(total, smallest),
-        first=_effect(route.baseline, route.between, route.first, route.second, first, smallest),
-        second=_effect(route.between, route.candidate, route.second, route.first, second, smallest),
+    route: Route, points: Sequence[tuple[Logs, Logs]], smallest: float
+) -> Decomposition | None:
+    """The effects of a route over `points`, given the logarithms of both steps by round.
+
+    Values multiply exactly: each is a mean over the same points and rounds. None where the
+    rounds are too few to tell either effect (`analysis.statistics.Ratio.tells`).
+    """
+    first, second = [one for one, _ in points], [other for _, other in points]
+    total = [{s: one[s] + other[s] for s in one} for one, other in points]
+    found = Decomposition(
+        total=pooled(total, smallest),
+        first=_effect(
+            route.baseline, route.between, route.first, route.second, pooled(first, smallest)
+        ),
+        second=_effect(
+            route.between, route.candidate, route.second, route.first, pooled(second, smallest)
+        ),
+        counted=counted(total),
     )
+    return found if found.first.ratio.tells or found.second.ratio.tells else None
 
 
-def _effect(
-    before: Selector,
-    after: Selector,
-    axis: str,
-    held: str,
-    logs: Sequence[float],
-    smallest: float,
-) -> Effect:
-    ratio = ratio_of(logs, smallest)
+def _effect(before: Selector, after: Selector, axis: str, held: str, ratio: Ratio) -> Effect:
     return Effect(axis, before[axis], after[axis], {held: after[held]}, ratio)

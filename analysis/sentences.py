@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from analysis import sketch_words
 from analysis.comparison import NO_NUMBER, NOT_VALID, Comparison, Effect, Point, Selector, Side
 from analysis.places import where
+from analysis.pooling import Counted
+from analysis.precision_words import dependence, hidden, independence
 from analysis.selection import UPGRADED, WORKAROUND
 from analysis.statistics import FASTER, FEWEST, NO_DIFFERENCE, SLOWER, TOO_FEW, Ratio
 from analysis.wording import marked
 
+Key = TypeVar("Key")
 _NAMED = ("environment", "loss")
 _ORDER = (FASTER, SLOWER, NO_DIFFERENCE, TOO_FEW, NOT_VALID, NO_NUMBER)
 
@@ -71,10 +74,10 @@ def _definition(comparison: Comparison) -> Iterator[str]:
 
 
 def _grouped(
-    comparison: Comparison, key: Callable[[Point], str]
-) -> Iterator[tuple[str, str, list[Point]]]:
+    comparison: Comparison, key: Callable[[Point], Key]
+) -> Iterator[tuple[Key, str, list[Point]]]:
     """Points with the same `key`: the key, words for where they are, and the points."""
-    groups: dict[str, list[Point]] = {}
+    groups: dict[Key, list[Point]] = {}
     for point in comparison.points:
         groups.setdefault(key(point), []).append(point)
     for value, points in groups.items():
@@ -83,21 +86,35 @@ def _grouped(
 
 
 def _speed(comparison: Comparison) -> Iterator[str]:
-    names = names_of(comparison)
-    found = list(_grouped(comparison, lambda point: point.verdict))
-    for verdict, place, points in sorted(found, key=lambda one: _ORDER.index(one[0])):
-        if verdict in (FASTER, SLOWER):
-            times = _times([point.ratio for point in points], inverse=verdict == SLOWER)
-            yield f"{place}{names.candidate} is {times} times {verdict} than {names.baseline}."
-        elif verdict == NO_DIFFERENCE:
-            yield f"{place}no difference seen; {_hidden(points, comparison.smallest)}."
-        elif verdict == TOO_FEW:
-            fewest = min(point.ratio.rounds for point in points)
-            yield f"{place}too few rounds for a verdict: {fewest} in common, {FEWEST} are needed."
-        elif verdict == NOT_VALID:
-            yield f"{place}ranks shared GPUs, so the times are no measure and there is no verdict."
+    found = list(_grouped(comparison, _kind))
+    for (verdict, _), place, points in sorted(found, key=lambda one: _ORDER.index(one[0][0])):
+        text = _verdict_words(comparison, verdict, [point.ratio for point in points])
+        if text:
+            yield f"{place}{text}."
     if all(point.verdict == NO_NUMBER for point in comparison.points):
         yield "nowhere do both sides have a number, so nothing is said about speed."
+
+
+def _kind(point: Point) -> tuple[str, bool]:
+    """What a sentence says of all its points: the verdict, and whether rounds are dependent."""
+    return point.verdict, point.ratio.dependent and point.verdict not in (NO_NUMBER, NOT_VALID)
+
+
+def _verdict_words(comparison: Comparison, verdict: str, ratios: Sequence[Ratio]) -> str:
+    """What follows from the ratios of some points that have the same verdict."""
+    names = names_of(comparison)
+    if verdict in (FASTER, SLOWER):
+        times = _times(ratios, inverse=verdict == SLOWER)
+        text = f"{names.candidate} is {times} times {verdict} than {names.baseline}"
+        return text + dependence(ratios)
+    if verdict == NO_DIFFERENCE:
+        return f"no difference seen; {hidden(ratios, comparison.smallest)}{dependence(ratios)}"
+    if verdict == TOO_FEW:
+        fewest = min(ratio.rounds for ratio in ratios)
+        return f"too few rounds for a verdict: {fewest} in common, {FEWEST} are needed"
+    if verdict == NOT_VALID:
+        return "ranks shared GPUs, so the times are no measure and there is no verdict"
+    return ""
 
 
 def _times(ratios: Sequence[Ratio], inverse: bool) -> str:
@@ -112,40 +129,43 @@ def _times(ratios: Sequence[Ratio], inverse: bool) -> str:
     return " to ".join(dict.fromkeys(words))
 
 
-def _hidden(points: Sequence[Point], smallest: float) -> str:
-    """How large a difference the intervals leave possible, and what would tell."""
-    intervals = [point.ratio.interval for point in points if point.ratio.interval]
-    most = max(max(i.high, 1 / i.low) for i in intervals) - 1
-    text = f"one of {_percent(most)} could be hidden"
-    if most <= smallest:
-        return f"one of more than {_percent(most)} is ruled out"
-    rounds = max(point.ratio.rounds for point in points)
-    needed = max(point.ratio.needed or 0 for point in points)
-    if needed > rounds:
-        text += f" (about {needed:,} rounds would show {_percent(smallest)})"
-    return text
-
-
 def _overall(comparison: Comparison) -> Iterator[str]:
     """The mean over the points, and what it is made of."""
     names = names_of(comparison)
-    counted = sum(p.verdict not in (NO_NUMBER, NOT_VALID) for p in comparison.points)
-    if counted > 1 and comparison.overall.interval:
-        speed = ratio_of_words(comparison.overall)
+    made_of, overall = comparison.counted, comparison.overall
+    if made_of.points > 1 and overall.interval:
         yield (
-            f"over the {counted} points where both have numbers, {names.candidate} runs at "
-            f"{speed} times the speed of {names.baseline}: {comparison.overall.verdict}."
+            f"over {_points(made_of)} where both have numbers ({_rounds(made_of)}), "
+            f"{names.candidate} runs at {ratio_of_words(overall)} times the speed of "
+            f"{names.baseline}: {overall.verdict}{dependence([overall])}{_left_out(made_of)}."
         )
     parts = comparison.decomposition
     if parts is not None:
-        points = sum(point.decomposition is not None for point in comparison.points)
-        at = "the point" if points == 1 else f"the {points} points"
         yield (
-            f"over {at} where the configuration in between has numbers too, total "
-            f"{ratio_of_words(parts.total)} = {effect_of(parts.first)}: "
-            f"{ratio_of_words(parts.first.ratio)} × {effect_of(parts.second)}: "
-            f"{ratio_of_words(parts.second.ratio)}."
+            f"over {_points(parts.counted)} where the configuration in between has numbers too "
+            f"({_rounds(parts.counted)}), total {ratio_of_words(parts.total)} = "
+            f"{effect_of(parts.first)}: {ratio_of_words(parts.first.ratio)} × "
+            f"{effect_of(parts.second)}: {ratio_of_words(parts.second.ratio)}"
+            f"{_left_out(parts.counted)}."
         )
+
+
+def _points(made_of: Counted) -> str:
+    return "the point" if made_of.points == 1 else f"the {made_of.points} points"
+
+
+def _rounds(made_of: Counted) -> str:
+    """`3 to 10 rounds each`."""
+    few, many = made_of.fewest_rounds, made_of.most_rounds
+    each = " each" if made_of.points > 1 else ""
+    return f"{many} rounds{each}" if few == many else f"{few} to {many} rounds{each}"
+
+
+def _left_out(made_of: Counted) -> str:
+    if not made_of.left_out:
+        return ""
+    points = "1 point" if made_of.left_out == 1 else f"{made_of.left_out} points"
+    return f"; {points} with fewer than {FEWEST} rounds left out"
 
 
 def _failures(comparison: Comparison) -> Iterator[str]:
@@ -237,7 +257,4 @@ def _limits(comparison: Comparison) -> Iterator[str]:
     noisy, trials = sum(side.noisy for side in sides), sum(sum(s.statuses.values()) for s in sides)
     if noisy:
         yield f"{noisy:,} of {trials:,} trials ran while the machine was not quiet; they count."
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
+    yield from independence([point.ratio for point in comparison.points])

@@ -9,6 +9,7 @@ import pytest
 
 from analysis.compare import compare, comparisons
 from analysis.comparison import Comparison, Point
+from analysis.pooling import Counted
 from analysis.reading import AnalysisError
 from bench.record import RankMemory
 from bench.trial import CommSpec
@@ -168,13 +169,17 @@ def test_decomposition_counts_the_rounds_that_all_three_have(tmp_path: Path) -> 
     assert point.decomposition.total.value == pytest.approx(2.0)
 
 
-def test_over_all_points_the_rounds_that_all_have(tmp_path: Path) -> None:
+def test_over_all_points_every_round_counts(tmp_path: Path) -> None:
+    # 2,048 tokens: as fast, and in the round that 512 tokens lack 4 times as fast.
     records = []
-    for seq_len, step_s, rounds in ((512, 0.5, 4), (2048, 1.0, 3)):
-        records += timed(WORKAROUND, 1.0, rounds, seq_len=seq_len)
-        records += timed(UPGRADE, step_s, rounds, seq_len=seq_len)
-    overall = compare(frame_of(tmp_path, records), WORKAROUND, UPGRADE).overall
-    assert (overall.value, overall.rounds) == (pytest.approx(math.sqrt(2)), 3)
+    for seq_len, rates in ((512, (2.0, 2.0, 2.0)), (2048, (1.0, 1.0, 1.0, 4.0))):
+        for r, rate in enumerate(rates):
+            records.append(timed(WORKAROUND, 1.0, 4, seq_len=seq_len)[r])
+            records.append(timed(UPGRADE, 1.0 / rate, 4, seq_len=seq_len)[r])
+    comparison = compare(frame_of(tmp_path, records), WORKAROUND, UPGRADE)
+    assert comparison.overall.value == pytest.approx(math.sqrt(2 * 4**0.25))
+    assert comparison.overall.rounds == 4
+    assert comparison.counted == Counted(2, 3, 4, 0)
 
 
 def test_the_version_is_the_first_effect_however_the_sides_are_written(tmp_path: Path) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+
+import pytest
 
 from analysis.compare import compare
 from analysis.sentences import label, sentences
+from bench.record import Record
 from tests.analysis.sides import (
+    BETWEEN,
     OLD_ALL_GATHER,
     TWICE,
     UPGRADE,
@@ -29,13 +34,13 @@ def test_the_question_is_answered(tmp_path: Path) -> None:
         "Upgrading is torch-2.13 with all_gather; "
         "the workaround is torch-2.2 with weighted_all_reduce.",
         "At 512 tokens, upgrading is 2.00 (2.00 to 2.00) times faster than the workaround.",
-        "At 2,048 tokens, no difference seen; one of more than 0 % is ruled out.",
-        "Over the 2 points where both have numbers, upgrading runs at 1.41 (1.41 to 1.41) times "
-        "the speed of the workaround: faster.",
-        "Over the 2 points where the configuration in between has numbers too, total "
-        "1.41 (1.41 to 1.41) = environment torch-2.2 → torch-2.13 with loss=weighted_all_reduce: "
-        "1.12 (1.12 to 1.12) × loss weighted_all_reduce → all_gather with "
-        "environment=torch-2.13: 1.26 (1.26 to 1.26).",
+        "At 2,048 tokens, no difference seen; differences of more than 0 % are ruled out.",
+        "Over the 2 points where both have numbers (3 rounds each), upgrading runs at 1.41 "
+        "(1.41 to 1.41) times the speed of the workaround: faster.",
+        "Over the 2 points where the configuration in between has numbers too (3 rounds each), "
+        "total 1.41 (1.41 to 1.41) = environment torch-2.2 → torch-2.13 with "
+        "loss=weighted_all_reduce: 1.12 (1.12 to 1.12) × loss weighted_all_reduce → "
+        "all_gather with environment=torch-2.13: 1.26 (1.26 to 1.26).",
         "The workaround's gradient is right and all_gather's is twice too large.",
         "Times are of torch's NCCL code path emulated on gloo: they say nothing about NCCL on "
         "GPUs.",
@@ -82,7 +87,8 @@ def test_what_could_be_hidden_is_said(tmp_path: Path) -> None:
     slow = [timed(UPGRADE, step_s, 3)[r] for r, step_s in enumerate((1.0, 0.980199, 1.020201))]
     found = said(tmp_path, *timed(WORKAROUND, 1.0), *slow)
     assert found[1] == (
-        "No difference seen; one of 5.1 % could be hidden (about 7 rounds would show 2 %)."
+        "No difference seen; differences up to 5.1 % cannot be ruled out with 3 rounds; "
+        "about 7 rounds would show 2 %."
     )
 
 
@@ -91,12 +97,78 @@ def test_precise_enough_but_too_small_to_matter(tmp_path: Path) -> None:
     steps = (0.990050, 0.985112, 0.980199)
     fast = [timed(UPGRADE, step_s)[r] for r, step_s in enumerate(steps)]
     found = said(tmp_path, *timed(WORKAROUND, 1.0), *fast)
-    assert found[1] == "No difference seen; one of 2.8 % could be hidden."
+    assert found[1] == (
+        "No difference seen; differences up to 2.8 % cannot be ruled out with 3 rounds."
+    )
 
 
 def test_too_few_rounds_are_no_verdict(tmp_path: Path) -> None:
     found = said(tmp_path, *timed(WORKAROUND, 1.0, 2), *timed(UPGRADE, 0.1, 2))
     assert found[1] == "Too few rounds for a verdict: 2 in common, 3 are needed."
+
+
+def noisy(side: dict[str, str], logs: list[float], **fields: object) -> list[Record]:
+    """Trials whose speed in each round is e^log times that of `timed(…, 1.0)`."""
+    steps = [math.exp(-log) for log in logs]
+    every = [timed(side, step_s, len(steps), **fields) for step_s in steps]
+    return [trials[r] for r, trials in enumerate(every)]
+
+
+def test_rounds_that_are_not_independent_are_said(tmp_path: Path) -> None:
+    # Deviations of -4.5 … 4.5 hundredths: correlation 57.75 / 82.5, so 10 count as 10 * 0.3 / 1.7.
+    rising = [0.01 * r for r in range(10)]
+    found = said(tmp_path, *timed(WORKAROUND, 1.0, 10), *noisy(UPGRADE, rising))
+    assert found[1].startswith("No difference seen; differences up to ")
+    assert found[1].endswith(
+        "; rounds are not independent: neighbours correlate by 0.70, so 10 rounds count as 1.8."
+    )
+
+
+def test_rounds_that_count_as_independent_are_said(tmp_path: Path) -> None:
+    swinging = [0.01, -0.01] * 5
+    found = said(tmp_path, *timed(WORKAROUND, 1.0, 10), *noisy(UPGRADE, swinging))
+    assert found[-1] == (
+        "Neighbouring rounds correlate by -0.90, not significantly, and count as independent."
+    )
+
+
+@pytest.mark.parametrize(
+    ("rounds", "points", "each", "left_out"),
+    [
+        pytest.param(3, 16, "3 to 10 rounds each", "", id="weighs-less"),
+        pytest.param(
+            2, 15, "10 rounds each", "; 1 point with fewer than 3 rounds left out", id="no"
+        ),
+    ],
+)
+def test_one_short_point_never_costs_the_sentence(
+    tmp_path: Path, rounds: int, points: int, each: str, left_out: str
+) -> None:
+    records = [
+        record
+        for place in range(16)
+        for side, step_s in ((WORKAROUND, 1.0), (UPGRADE, 0.5))
+        for record in timed(side, step_s, rounds if place == 9 else 10, seq_len=64 * (place + 1))
+    ]
+    found = said(tmp_path, *records)
+    assert (
+        f"Over the {points} points where both have numbers ({each}), upgrading runs at 2.00 "
+        f"(2.00 to 2.00) times the speed of the workaround: faster{left_out}." in found
+    )
+
+
+def test_too_few_rounds_are_not_split_into_effects(tmp_path: Path) -> None:
+    # Two rounds; and three that scatter by 30 %, whose interval reaches to e^(4.3027 * 0.3 / 1.73).
+    wild = [-0.3, 0.0, 0.3]
+    for index, (rounds, logs) in enumerate(((2, [0.0, 0.0]), (3, wild))):
+        records = [
+            *timed(WORKAROUND, 1.0, rounds),
+            *noisy(BETWEEN, logs),
+            *timed(UPGRADE, 0.9, rounds),
+        ]
+        comparison = compare(frame_of(tmp_path / str(index), records), WORKAROUND, UPGRADE)
+        assert comparison.decomposition is comparison.points[0].decomposition is None
+        assert not any("in between" in one for one in sentences(comparison))
 
 
 def test_some_failures_among_numbers_are_said(tmp_path: Path) -> None:
