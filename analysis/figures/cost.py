@@ -23,8 +23,9 @@ from analysis.figures.style import (
     tile,
     wrapped,
 )
+from analysis.precision_words import difference, hidden
 from analysis.reading import AnalysisError
-from analysis.statistics import FASTER, SLOWER
+from analysis.statistics import FASTER, FEWEST, SLOWER, TOO_FEW
 
 COLOURS = "PuOr"
 """Diverging and safe for the colour-blind: purple, the candidate is faster; orange, slower."""
@@ -45,6 +46,9 @@ def cost(frame: pd.DataFrame, baseline: Selector, candidate: Selector) -> Figure
         return blank(f"No comparison of {sides}", str(error))
     if not found.points:
         return blank(f"No comparison of {sides}", "The sides share no point.")
+    measured = [point for point in found.points if _measured(point)]
+    if measured and not any(p.ratio.tells for p in measured) and len(measured) == len(found.points):
+        return blank(f"Too few rounds for ratios of {sides}", _wanting(measured, found.smallest))
     lengths = sorted(set(frame.seq_len.astype(int)))
     cells = {(_row(point), _column(point, lengths)): point for point in found.points}
     rows = list(dict.fromkeys(row for row, _ in cells))
@@ -64,7 +68,8 @@ def cost(frame: pd.DataFrame, baseline: Selector, candidate: Selector) -> Figure
     _axes(ax, rows, columns)
     notes = [
         f"Tokens/s of {sides}, paired by round: above 1 (purple) {named(candidate)} is faster, "
-        "below (orange) slower; pale: no difference seen. Crossed: no number.",
+        "below (orange) slower; pale: no difference seen; white: too few rounds. Crossed: no "
+        "number.",
         *_caveats(list(shown.values())),
         *left,
     ]
@@ -86,15 +91,38 @@ def text(point: Point) -> list[str]:
         sides = (("baseline", point.baseline), ("candidate", point.candidate))
         gone = [f"{name}: {_status(side)}" for name, side in sides if not side.has_number]
         return [point.verdict, *gone]
-    lines = [f"{point.ratio.value:.2f}"]
-    if point.ratio.interval is not None:
-        lines.append(f"{point.ratio.interval.low:.2f} … {point.ratio.interval.high:.2f}")
-    lines.append(point.verdict)
+    if not point.ratio.tells or point.ratio.interval is None:
+        lines = [TOO_FEW, f"{point.ratio.rounds} in common"]
+        if point.ratio.hidden is not None:
+            lines = [TOO_FEW, f"within {difference(point.ratio.hidden)}"]
+    else:
+        low, high = point.ratio.interval.low, point.ratio.interval.high
+        lines = [f"{point.ratio.value:.2f}", f"{low:.2f} … {high:.2f}", point.verdict]
     gradients = [side.gradient_scale_label for side in (point.baseline, point.candidate)]
     if any(gradients):
         before, after = (label or "unknown" for label in gradients)
         lines.append(f"gradient {before} → {after}")
     return lines
+
+
+def _measured(point: Point) -> bool:
+    """Whether both sides have valid times in some common round."""
+    return point.ratio.value is not None and point.verdict not in (NO_NUMBER, NOT_VALID)
+
+
+def _told(point: Point) -> bool:
+    """Whether the rounds are enough to draw the ratio."""
+    return _measured(point) and point.ratio.tells
+
+
+def _wanting(points: list[Point], smallest: float) -> str:
+    """What the rounds of points that tell nothing leave possible."""
+    ratios = [point.ratio for point in points if point.ratio.interval]
+    if not ratios:
+        most = max(point.ratio.rounds for point in points)
+        return f"{most} in common, {FEWEST} are needed for a verdict."
+    words = hidden(ratios, smallest)
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _status(side: Side) -> str:
@@ -114,16 +142,19 @@ def _column(point: Point, lengths: list[int]) -> int:
 
 def _reach(found: Comparison) -> float:
     """Logarithm of the ratio with full colour: the largest, at least 1.1, so that noise is pale."""
-    logs = [abs(math.log(point.ratio.value)) for point in found.points if point.ratio.value]
+    told = [point.ratio.value for point in found.points if _told(point)]
+    logs = [abs(math.log(value)) for value in told if value]
     return max([math.log(1.1), *logs])
 
 
 def _cell(ax: Axes, x: int, y: int, point: Point, reach: float, columns: int) -> None:
-    value = point.ratio.value if point.verdict not in (NO_NUMBER, NOT_VALID) else None
+    value = point.ratio.value
     sides = (point.baseline, point.candidate)
     back: Colour
-    if value is None:
+    if value is None or not _measured(point):
         back, hatch = "white", FAILED_HATCH
+    elif not _told(point):
+        back, hatch = "white", ""
     else:
         # The ends of the map are too dark for black text.
         strength = 0.3 if point.verdict in (FASTER, SLOWER) else 0.08
@@ -149,14 +180,20 @@ def _axes(ax: Axes, rows: list[str], columns: list[int]) -> None:
 def _message(found: Comparison) -> str:
     """The range of the ratios, where a difference was seen, and how many points have none."""
     sides = f"{named(found.candidate)} against {named(found.baseline)}"
-    verdicts = [point.verdict for point in found.points]
-    numbers = [p.ratio.value for p in found.points if p.ratio.value and p.verdict != NOT_VALID]
-    if not numbers:
+    verdicts = [_shown_verdict(point) for point in found.points]
+    numbers = [point.ratio.value for point in found.points if _told(point) and point.ratio.value]
+    if not any(map(_measured, found.points)):
         return f"{sides}: no point has a number on both sides"
+    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts))]
+    if not numbers:
+        return f"{sides}: too few rounds for ratios ({', '.join(counts)})"
     low, high = f"{min(numbers):.2f}", f"{max(numbers):.2f}"
     times = low if low == high else f"{low} to {high}"
-    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts))]
     return f"{sides}: {times} times the throughput ({', '.join(counts)})"
+
+
+def _shown_verdict(point: Point) -> str:
+    return TOO_FEW if _measured(point) and not _told(point) else point.verdict
 
 
 def _caveats(points: list[Point]) -> list[str]:

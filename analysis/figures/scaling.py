@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.points import Look, caveats, handle, looks, panel_axes, points
 from analysis.figures.style import blank, finish, grid, hatched, nothing_here, styled
+from analysis.statistics import FEWEST
 from analysis.wording import span
 from bench.rounds import figure_of_rounds
 from bench.theory import model_flops_per_step
@@ -38,13 +39,16 @@ class Efficiency(NamedTuple):
     value: float
     low: float
     high: float
+    rounds: int
+    """Rounds that both have."""
 
 
-def efficiencies(frame: pd.DataFrame) -> list[Efficiency]:
+def efficiencies(frame: pd.DataFrame, rounds: int = FEWEST) -> list[Efficiency]:
     """Efficiency of every configuration that has a sibling with fewer ranks.
 
     Model FLOP/s per rank over that of the sibling with the fewest ranks, by round: the median
-    over common rounds and its interval. Strong: the same tokens per step, in sequences of the
+    over common rounds and its interval; configurations with fewer than `rounds` of them are left
+    out. Strong: the same tokens per step, in sequences of the
     same length. Weak: the same tokens per rank, by longer sequences (seq_len / sp stays) or by
     more replicas (sp and seq_len stay). FLOPs, since attention makes longer sequences dearer
     per token: `bench.theory.model_flops_per_step`.
@@ -63,7 +67,7 @@ def efficiencies(frame: pd.DataFrame) -> list[Efficiency]:
                 one = _efficiency(
                     kind, str(line), row, speeds[first.config_hash], speeds, int(first.world)
                 )
-                if one is not None:
+                if one is not None and one.rounds >= rounds:
                     found.setdefault((kind.partition(" ")[0], row.config_hash), one)
     return list(found.values())
 
@@ -71,7 +75,13 @@ def efficiencies(frame: pd.DataFrame) -> list[Efficiency]:
 @styled
 def scaling(frame: pd.DataFrame) -> Figure:
     """Strong and weak scaling efficiency [1] over the number of ranks."""
-    found = efficiencies(frame)
+    every = efficiencies(frame, rounds=1)
+    found = [one for one in every if one.rounds >= FEWEST]
+    if every and not found:
+        return blank(
+            "Scaling is not known",
+            f"Fewer than {FEWEST} rounds in common are too few for ratios; try rounds=8, say.",
+        )
     if not found:
         worlds = sorted(set(frame.world)) if len(frame) else []
         why = (
@@ -101,6 +111,9 @@ def scaling(frame: pd.DataFrame) -> Figure:
         f"beside {one.fewest}"
         for one in found[:24]
     ]
+    few = len(every) - len(found)
+    if few:
+        left.append(f"{few} of {len(every)} have fewer than {FEWEST} rounds in common: not drawn.")
     notes = ["Model FLOP/s per rank beside the fewest ranks, paired by round.", *caveats(table)]
     used = {one.series for one in found}
     legend = [handle(look) for name, look in shown.items() if name in used]
@@ -159,6 +172,7 @@ def _efficiency(
         figure.value,
         figure.interval.low,
         figure.interval.high,
+        figure.rounds,
     )
 
 

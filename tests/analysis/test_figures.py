@@ -281,18 +281,59 @@ def test_strong_scaling_is_speed_per_rank_beside_the_fewest_ranks(tmp_path: Path
 
 
 def test_weak_scaling_by_replicas_and_by_longer_sequences(tmp_path: Path) -> None:
-    replicas = [ok(world=2, sp=2, step_s=0.5), ok(world=4, sp=2, step_s=0.625)]
+    replicas = [
+        ok(round=r, world=world, sp=2, step_s=step_s)
+        for r in range(3)
+        for world, step_s in ((2, 0.5), (4, 0.625))
+    ]
     [one] = efficiencies(load(folder_of(tmp_path / "replicas", *replicas)))
     assert (one.kind, one.value) == ("weak", pytest.approx(0.8))
     longer = [
-        ok(world=2, sp=2, seq_len=512, step_s=0.5),
-        ok(world=4, sp=4, seq_len=1024, step_s=1.0),
+        ok(round=r, world=world, sp=world, seq_len=256 * world, step_s=step_s)
+        for r in range(3)
+        for world, step_s in ((2, 0.5), (4, 1.0))
     ]
     [one] = efficiencies(load(folder_of(tmp_path / "longer", *longer)))
     # FLOPs a token: 6·(2·36,864 + 256·64) + 12·2·4·16·(S+1)/2; twice the tokens, twice the ranks
     per_token = {s: 6 * (2 * 36_864 + 16_384) + 768 * (s + 1) for s in (512, 1024)}
     assert math.isclose(one.value, per_token[1024] / per_token[512] * 0.5)
     assert one.kind == "weak"
+
+
+def test_two_rounds_are_no_scaling(tmp_path: Path) -> None:
+    records = [ok(round=r, world=world, sp=world, step_s=1.0) for r in range(2) for world in (2, 4)]
+    frame = load(folder_of(tmp_path, *records))
+    assert efficiencies(frame) == []
+    assert "Fewer than 3 rounds in common" in figures.alt_text(figures.scaling(frame))
+
+
+def test_too_few_rounds_are_no_heat_map(tmp_path: Path) -> None:
+    two = figures.cost(load(folder_of(tmp_path / "two", *both_sides(2))), BASELINE, CANDIDATE)
+    assert figures.alt_text(two).startswith("Too few rounds for ratios of torch-2.13 all_gather")
+    assert "2 in common, 3 are needed" in figures.alt_text(two)
+    # Three that scatter by e^0.5: 4.3027 * 0.5 / sqrt(3) = 1.242, so up to e^1.242 times e^0.223.
+    wild = [
+        one.model_copy(update={"round": r})
+        for r, step_s in enumerate((0.4, 0.4 * math.exp(0.5), 0.4 * math.exp(-0.5)))
+        for one in (
+            ok(step_s=0.5, environment=OLD, loss="weighted_all_reduce"),
+            ok(step_s=step_s, loss="all_gather"),
+        )
+    ]
+    figure = figures.cost(load(folder_of(tmp_path / "wild", *wild)), BASELINE, CANDIDATE)
+    assert not figure.axes or not figure.axes[0].patches
+    assert "Differences up to 4.3 × cannot be ruled out" in figures.alt_text(figure)
+
+
+def test_a_cell_of_too_few_rounds_has_no_ratio_and_no_colour(tmp_path: Path) -> None:
+    records = [*both_sides(3), *both_sides(2, seq_len=1024)]
+    figure = figures.cost(load(folder_of(tmp_path, *records)), BASELINE, CANDIDATE)
+    [ax] = figure.axes
+    texts = [text.get_text() for text in ax.texts]
+    assert any(text.startswith("too few rounds\n2 in common") for text in texts)
+    assert to_hex("white") in {to_hex(tile.get_facecolor()) for tile in ax.patches}
+    assert "1.25 times the throughput" in figures.alt_text(figure)
+    assert sum(text.startswith("1.25") for text in texts) == 1
 
 
 def test_drawing_leaves_the_users_settings_alone(tmp_path: Path) -> None:
