@@ -13,7 +13,7 @@ import pytest
 from tests.analysis.sides import question
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {"__init__", "launching", "report", "standalone"}
+PARTS = {"__init__", "coverage_cases", "launching", "report", "standalone"}
 """Modules that scripts use; they have no `main` of their own, or only a rank runs it."""
 
 SMOKE = {
@@ -75,7 +75,14 @@ def test_coverage(tmp_path: Path) -> None:
     assert lines[0] == "3 comparisons for each number of rounds; shares in %"
     assert [int(line.split()[0]) for line in lines[2:16]] == [*range(3, 13), 15, 20, 25, 30]
     judged = [f"coverage at {rounds} rounds" for rounds in (*range(8, 13), 15, 20, 25, 30)]
-    assert targets == [name for name in judged for _ in range(2)]
+    sides = [
+        f"coverage at {rounds} rounds, sides correlated by {correlation}"
+        for correlation in (0.3, 0.5)
+        for rounds in (5, 10, 20, 30)
+    ]
+    assert targets[:-5] == [*(name for name in judged for _ in range(2)), *sides]
+    assert all(name.startswith("points as one, ") for name in targets[-5:])
+    assert sum("correlated noise of" in line for line in lines) == 2
 
 
 def test_independence(tmp_path: Path) -> None:
