@@ -7,7 +7,7 @@ of a record, parsed but not validated, so that resume and all readers share one 
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple
+from typing import Any, List, Mapping, NamedTuple
 
 UNKNOWN = "unknown"
 """Code of a record that does not say which ran: those before schema version 3."""
@@ -38,7 +38,18 @@ def code_of(record: Content) -> str:
     code = record.get("code")
     if code is None:
         return UNKNOWN if record["worker"] else NOTHING
+    return code_text(code)
+
+
+def code_text(code: Mapping[str, str]) -> str:
+    """A fingerprint, by role, as one text."""
     return " ".join(f"{role}={code[role]}" for role in sorted(code))
+
+
+def roles_that_differ(one: str, other: str) -> List[str]:
+    """Roles in which two such texts differ, by name: what to call the difference."""
+    pairs = set(one.split()) ^ set(other.split())
+    return sorted({pair.partition("=")[0] for pair in pairs})
 
 
 def versions_of(record: Content) -> str:

@@ -52,7 +52,8 @@ __all__ = [
 ]
 
 REFERENCE_VERSION = 1
-"""Raised whenever model, data or initial weights change, so that no old reference is reused."""
+"""A part of two keys since the first version. That model, data or weights were changed is in the
+digest of their code (`bench.code_roles`), which a cached reference's name has beside its key."""
 
 _EXECUTION = {"name", "activation_checkpointing", "loss_tiles"}
 """Fields of a model that do not change what it computes."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
-from bench.controller.environments import cache_dir, known_specs
+from bench.controller.code import reference_folder
+from bench.controller.environments import known_specs
 from bench.controller.interpreter import Interpreter
 from bench.controller.precision import Widths
 from bench.controller.server_process import ROOT
@@ -54,11 +54,6 @@ def configuration(environment: str, **fields: Any) -> Configuration:
             **fields,
         }
     )
-
-
-def reference_folder(c: Configuration) -> Path:
-    """Where trials find the exact reference of `c`."""
-    return cache_dir() / "references" / c.reference_key
 
 
 def torchrun(interpreter: Interpreter, c: Configuration, *arguments: str) -> list[Any]:

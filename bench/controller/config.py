@@ -23,6 +23,8 @@ from bench.rounds import share
 from bench.trial import Configuration
 
 MAX_ROUNDS = 10_000
+UNKNOWN_CODE = "unknown_code"
+"""What `retry` calls records that do not say which code ran."""
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -55,6 +57,8 @@ class Settings:
     """Rounds beyond which none is added."""
     retry: frozenset[Status] = frozenset()
     """Final statuses that are run once more."""
+    retry_unknown_code: bool = False
+    """Whether trials are run once more whose records do not say which code ran."""
     experiment: Optional[str] = None
     report: bool = True
     """Whether the sweep ends with a report."""
@@ -77,7 +81,7 @@ def settings_of(cfg: DictConfig) -> Settings:
     if cfg.env.keep is not None and cfg.env.keep < 1:
         raise ConfigurationError(f"env.keep={cfg.env.keep}: must be at least 1")
     precision = _precision(cfg)
-    allowed = [status.value for status in Status]
+    allowed = [*(status.value for status in Status), UNKNOWN_CODE]
     for status in cfg.retry:
         if status not in allowed:
             raise ConfigurationError(
@@ -90,7 +94,8 @@ def settings_of(cfg: DictConfig) -> Settings:
         seed=cfg.seed,
         precision=precision,
         max_rounds=cfg.max_rounds,
-        retry=frozenset(Status(status) for status in cfg.retry),
+        retry=frozenset(Status(status) for status in cfg.retry if status != UNKNOWN_CODE),
+        retry_unknown_code=UNKNOWN_CODE in cfg.retry,
         experiment=cfg.experiment,
         report=cfg.report,
         keep=cfg.env.keep,

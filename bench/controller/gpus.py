@@ -5,6 +5,7 @@ NVML tells which cards are there. What torch can use of them: `bench.controller.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Collection
 from functools import lru_cache
@@ -73,6 +74,25 @@ def strangers(own: Collection[int]) -> list[str]:
         pids = [one.pid for one in running if one.pid not in own]
         found += [f"{name} ({pid})" for pid in pids if (name := _process_name(pid))]
     return list(dict.fromkeys(found))
+
+
+def transport() -> Optional[str]:
+    """What data takes between visible GPUs: `NVLink`, `PCIe`, or `NVLink and PCIe`.
+
+    None with fewer than two, and where the driver does not say it of every pair.
+    """
+    nvml, handles = visible_handles()
+    if len(handles) < 2:
+        return None
+    kind = getattr(nvml, "NVML_P2P_CAPS_INDEX_NVLINK", 2)
+    pairs = itertools.combinations(handles, 2)
+    answers = {ask(nvml, "nvmlDeviceGetP2PStatus", one, other, kind) for one, other in pairs}
+    if None in answers:
+        return None
+    linked = {answer == getattr(nvml, "NVML_P2P_STATUS_OK", 0) for answer in answers}
+    return {frozenset({True}): "NVLink", frozenset({False}): "PCIe"}.get(
+        frozenset(linked), "NVLink and PCIe"
+    )
 
 
 def ask(nvml: Any, question: str, *arguments: object) -> Any:

@@ -12,13 +12,13 @@ from typing import Any
 
 from bench import theory
 from bench.controller import deaths, first_loss, leftovers, outcome
-from bench.controller.environments import cache_dir
+from bench.controller.code import DISK, reference_folder
 from bench.controller.gpus import driver_version
 from bench.controller.outcome import Flight
 from bench.controller.server_process import ServerProcess
 from bench.record import GradientMode, RankError, Record, Status, Wanted, WorkerProvenance
 from bench.record_files import flight_recorder_file
-from bench.trial import Trial
+from bench.trial import Configuration, Trial
 
 GRACE_S = 0.5
 """How long the other ranks get to fail on their own after the first one did."""
@@ -49,6 +49,17 @@ class Host:
         """End the server."""
         self._server.close()
 
+    def is_stale(self, configuration: Configuration) -> bool:
+        """Whether the server runs other code than the files on the disk now say.
+
+        Raises `ServerBroken` when the server itself is lost.
+        """
+        if self._server.torn:
+            return True
+        if self._server.sources == DISK.stamps():
+            return False
+        return self._server.code_of(configuration) != DISK.code_of(configuration)
+
     def run(self, trial: Trial, folder: Path, log_name: str) -> Record:
         """One trial, whose output goes to `logs/<log_name>.log` of `folder`.
 
@@ -56,11 +67,10 @@ class Host:
         """
         c = trial.configuration
         started, clock = utc_now(), time.monotonic()
+        code = self._server.code_of(c)
         if self.mismatch is not None:
-            worker = self._provenance(Flight(c.world))
-            return Record.of(
-                trial, Status.ENVIRONMENT, started, 0.0, reason=self.mismatch, worker=worker
-            )
+            seen = {"worker": self._provenance(Flight(c.world)), "code": code}
+            return Record.of(trial, Status.ENVIRONMENT, started, 0.0, reason=self.mismatch, **seen)
         log = folder / "logs" / f"{log_name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         failure = self._ensure(trial, "off", log)
@@ -73,6 +83,8 @@ class Host:
                 time.monotonic() - clock,
                 reason=f"the initial weights could not be made: {reason}",
                 errors=[error],
+                worker=self._provenance(Flight(c.world)),
+                code=code,
                 log=str(log.relative_to(folder)),
             )
         mode, why_not = theory.decision(c)
@@ -92,6 +104,7 @@ class Host:
             hang_s=_hang_s(trial),
             gradient_mode=mode,
             worker=self._provenance(flight),
+            code=code,
             log=str(log.relative_to(folder)),
             flight_recorder=[str(path.relative_to(folder)) for path in flight.dumps],
             first_loss=first_loss.judge(c, flight.first_losses(), reference_loss),
@@ -113,7 +126,7 @@ class Host:
             configuration=c.model_dump(mode="json"),
             scratch=str(scratch),
             log=str(log),
-            reference=str(_reference_folder(trial)),
+            reference=str(self._reference_folder(trial)),
             threads=threads_per_rank(c.world),
             check=check,
             check_reason=why_not,
@@ -214,7 +227,11 @@ class Host:
         failure = self._ensure(trial, "first_loss", log)
         if failure is not None:
             return f"not compared: the forward pass in float64 failed: {failure[1]}"
-        return first_loss.read(_reference_folder(trial))
+        return first_loss.read(self._reference_folder(trial))
+
+    def _reference_folder(self, trial: Trial) -> Path:
+        c = trial.configuration
+        return reference_folder(c, self._server.reference_code(c))
 
     def _ensure(
         self, trial: Trial, check: Wanted, log: Path
@@ -225,7 +242,7 @@ class Host:
         hours again by every round.
         """
         c = trial.configuration
-        key = (c.reference_key, c.comm.device, c.dtype, c.matmul, c.sdpa, check)
+        key = (str(self._reference_folder(trial)), c.comm.device, c.dtype, c.matmul, c.sdpa, check)
         if key not in self._made:
             self._made[key] = self._make_reference(trial, check, log)
         return self._made[key]
@@ -237,7 +254,7 @@ class Host:
         self._server.send(
             op="reference",
             configuration=c.model_dump(mode="json"),
-            folder=str(_reference_folder(trial)),
+            folder=str(self._reference_folder(trial)),
             check=check,
             log=str(log),
             threads=threads_per_rank(1),
@@ -284,10 +301,6 @@ def _hang_s(trial: Trial) -> float:
 def threads_per_rank(world: int) -> int:
     """Cores that this process may use, shared out over the ranks; at least one."""
     return max(1, len(os.sched_getaffinity(0)) // world)
-
-
-def _reference_folder(trial: Trial) -> Path:
-    return cache_dir() / "references" / trial.configuration.reference_key
 
 
 def utc_now() -> str:

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Protocol
 
 from bench.controller import drivers, torch_gpus
-from bench.controller.drivers import Note
+from bench.controller.code import Code, driver_code, of_launches
+from bench.controller.drivers import Driver, Note
 from bench.controller.environments import key_of
 from bench.controller.gpu_locks import GpuLocks
 from bench.controller.host import Host, utc_now
@@ -19,7 +20,12 @@ from bench.controller.interpreter import EnvironmentProblem, Interpreter
 from bench.controller.proxy import Proxies
 from bench.controller.server_process import ServerBroken, ServerProcess
 from bench.record import RankError, Record, Status
-from bench.trial import EnvironmentSpec, Trial
+from bench.trial import Configuration, EnvironmentSpec, Trial
+
+Key = tuple[EnvironmentSpec, str, bool]
+"""Environment, device type, and whether DeepSpeed's shared-memory op is on."""
+STARTS = 3
+"""How often a server is started for one trial while files of spbench keep changing."""
 
 
 def silence(text: str) -> None:
@@ -54,10 +60,8 @@ class Hosts:
         self._interpreter_of = interpreter_of
         self._watch = watch
         self._locks = GpuLocks()
-        self._hosts: dict[tuple[EnvironmentSpec, str, bool], Host] = {}
-        self._broken: dict[
-            tuple[EnvironmentSpec, str, bool], ServerBroken | EnvironmentProblem
-        ] = {}
+        self._hosts: dict[Key, Host] = {}
+        self._broken: dict[Key, ServerBroken | EnvironmentProblem] = {}
         self._proxies = Proxies()
 
     def __enter__(self) -> Hosts:
@@ -82,9 +86,24 @@ class Hosts:
         try:
             if driver is None:
                 return self._judged(trial, folder, note)
-            return driver(trial, lambda one: self._judged(one, folder, note), note)
+            return self._driven(trial, driver, folder, note)
         finally:
             self._locks.release()
+
+    def _driven(self, trial: Trial, driver: Driver, folder: Path, note: Note) -> Record:
+        """Several launches, whose code the record names with that of the driver."""
+        codes: list[Code] = []
+
+        def launch(one: Trial) -> Record:
+            record = self._judged(one, folder, note)
+            if record.code is not None:
+                codes.append(record.code)
+            return record
+
+        own = driver_code(trial.configuration)
+        record = driver(trial, launch, note)
+        code = of_launches(codes) | own if codes else None
+        return record.model_copy(update={"code": code})
 
     def _judged(self, trial: Trial, folder: Path, note: Note) -> Record:
         """One launch of ranks, after that of its proxy where it has one that did not run yet."""
@@ -103,7 +122,7 @@ class Hosts:
         key = (c.environment, c.comm.device, c.comm.deepspeed_shm)
         started, clock = utc_now(), time.monotonic()
         try:
-            host = self._host(key, folder, torch_gpus.needed(c))
+            host = self._host(key, folder, c, note)
             if c.comm.device == "cuda":
                 self._take_gpus(note)
         except (ServerBroken, EnvironmentProblem) as broken:
@@ -140,23 +159,39 @@ class Hosts:
         if taken and self._watch is not None:
             self._watch.begin()
 
-    def _host(self, key: tuple[EnvironmentSpec, str, bool], folder: Path, gpus: int) -> Host:
-        """The server for `key`, started if need be, where torch can use as many as `gpus`."""
+    def _host(self, key: Key, folder: Path, c: Configuration, note: Note) -> Host:
+        """The server for `key`, started if need be, where torch can use the GPUs that `c` needs.
+
+        One that runs other code than the files now say is ended, and another started.
+        """
         if key in self._broken:
             raise self._broken[key]
-        if key not in self._hosts:
-            spec, device, shm = key
-            log = folder / "logs" / f"server-{spec.name}-{device}.log"
-            try:
-                interpreter = self._interpreter_of(spec)
-                torch_gpus.require(interpreter, gpus)
-                self._hosts[key] = Host(ServerProcess(interpreter, device, shm, log))
-            except (ServerBroken, EnvironmentProblem) as broken:
-                if isinstance(broken, ServerBroken) or broken.stage != "gpu":
-                    self._broken[key] = broken  # of too few GPUs, a smaller world may be enough
-                raise
-        torch_gpus.require(self._hosts[key].interpreter, gpus)
-        return self._hosts[key]
+        gpus = torch_gpus.needed(c)
+        for _ in range(STARTS):
+            if key not in self._hosts:
+                self._start(key, folder, gpus)
+            torch_gpus.require(self._hosts[key].interpreter, gpus)
+            if not _is_stale(self._hosts[key], c):
+                return self._hosts[key]
+            note("files of spbench have changed: the server starts anew")
+            self._hosts.pop(key).close()
+        raise ServerBroken(
+            f"files of spbench changed while a server started, {STARTS} times in a row; "
+            "leave them alone for as long, then run the trial again (retry=environment)"
+        )
+
+    def _start(self, key: Key, folder: Path, gpus: int) -> None:
+        """Start the server for `key`, and remember if it is broken."""
+        spec, device, shm = key
+        log = folder / "logs" / f"server-{spec.name}-{device}.log"
+        try:
+            interpreter = self._interpreter_of(spec)
+            torch_gpus.require(interpreter, gpus)
+            self._hosts[key] = Host(ServerProcess(interpreter, device, shm, log))
+        except (ServerBroken, EnvironmentProblem) as broken:
+            if isinstance(broken, ServerBroken) or broken.stage != "gpu":
+                self._broken[key] = broken  # of too few GPUs, a smaller world may be enough
+            raise
 
     def leave(self, key: str) -> None:
         """End the servers of the environment `key`, which is about to be removed."""
@@ -168,6 +203,14 @@ class Hosts:
         with _uninterrupted():
             while self._hosts:
                 self._hosts.popitem()[1].close()
+
+
+def _is_stale(host: Host, configuration: Configuration) -> bool:
+    """Whether `host` runs old code. One that is lost says so when it is to run the trial."""
+    try:
+        return host.is_stale(configuration)
+    except ServerBroken:
+        return False
 
 
 @contextlib.contextmanager

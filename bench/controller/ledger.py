@@ -10,16 +10,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
+from bench.controller.provenance import Hardware, hardware_of
+from bench.identity import NOTHING, Identity, identity_of
 from bench.record import Record, Status
 from bench.record_files import RecordWriter, is_readable, record_files
 from bench.rounds import slowest
 from bench.trial import Trial
 
+_IDENTIFYING = {"code", "worker", "machine"}
 _ROUNDS = 1 << 12  # offsets stay below 2**62, the range that locks have
 
 
@@ -30,14 +33,28 @@ class Entry(NamedTuple):
     attempt: int
     step_s: Optional[float] = None
     """Median over steps of the maximum over ranks; None where nothing was timed to the end."""
+    identity: Identity = Identity(NOTHING, NOTHING, NOTHING)
+    """Of which code, versions and class of machine it is."""
+    hardware: Optional[Hardware] = None
+    """What it ran, or was to run, on; None where the record does not say."""
+    own: bool = False
+    """Whether this process wrote it."""
+
+
+Counts = Callable[[str, Entry], bool]
+"""Whether a record of the configuration with this hash counts as a round of it."""
 
 
 class Ledger:
-    """The final records of one results folder. Lookups cost O(1), refreshing O(new bytes)."""
+    """The final records of one results folder. Lookups cost O(attempts), refreshing O(new bytes).
 
-    def __init__(self, folder: Path) -> None:
+    Records for which `counts` says no are known, and settle nothing.
+    """
+
+    def __init__(self, folder: Path, counts: Counts = lambda _hash, _entry: True) -> None:
         self._folder = folder
-        self._entries: dict[tuple[str, int], Entry] = {}
+        self._counts = counts
+        self._entries: dict[tuple[str, int], list[Entry]] = {}
         self._read: dict[Path, int] = {}
         self._writer = RecordWriter(folder)
         self._claims: Optional[int] = None
@@ -45,12 +62,21 @@ class Ledger:
             self.refresh()
 
     def find(self, key: tuple[str, int]) -> Optional[Entry]:
-        """The last attempt of the trial `key`, None when it has no final record."""
-        return self._entries.get(key)
+        """The last attempt of the trial `key` that counts, None when there is none."""
+        counting = (one for one in self.all(key) if self._counts(key[0], one))
+        return max(counting, key=lambda one: one.attempt, default=None)
+
+    def all(self, key: tuple[str, int]) -> list[Entry]:
+        """Every final record of the trial `key`, whether it counts or not."""
+        return self._entries.get(key, [])
+
+    def next_attempt(self, key: tuple[str, int]) -> int:
+        """The first attempt at the trial `key` of which no record is named yet."""
+        return 1 + max((one.attempt for one in self.all(key)), default=-1)
 
     def settles(self, trial: Trial) -> bool:
-        """Whether `trial`, or a later attempt of it, has a final record."""
-        entry = self._entries.get(trial.key)
+        """Whether `trial`, or a later attempt of it, has a final record that counts."""
+        entry = self.find(trial.key)
         return entry is not None and entry.attempt >= trial.attempt
 
     def append(self, record: Record) -> None:
@@ -60,7 +86,9 @@ class Ledger:
         # it holds was read when the ledger was made.
         self._read[self._writer.path] = self._writer.path.stat().st_size
         step_s = _step_s(record.status, [samples.step_s for samples in record.samples])
-        self._note(record.key, Entry(record.status, record.attempt, step_s))
+        identity, hardware = _identified(record.model_dump(include=_IDENTIFYING))
+        entry = Entry(record.status, record.attempt, step_s, identity, hardware, own=True)
+        self._note(record.key, entry)
 
     def refresh(self) -> None:
         """Read what others appended since the last look."""
@@ -114,14 +142,18 @@ class Ledger:
             key = (content["config_hash"], content["round"])
             status = Status(content["status"])
             step_s = _step_s(status, [samples["step_s"] for samples in content["samples"]])
-            self._note(key, Entry(status, content["attempt"], step_s))
+            self._note(key, Entry(status, content["attempt"], step_s, *_identified(content)))
         except (ValueError, KeyError, TypeError):
             return  # no record: the readers of the folder report such lines
 
     def _note(self, key: tuple[str, int], entry: Entry) -> None:
-        known = self._entries.get(key)
-        if known is None or entry.attempt > known.attempt:
-            self._entries[key] = entry
+        self._entries.setdefault(key, []).append(entry)
+
+
+def _identified(content: Mapping[str, Any]) -> tuple[Identity, Optional[Hardware]]:
+    """What a record, parsed, is of, and the machine that it was for."""
+    machine = content["machine"]
+    return identity_of(content), hardware_of(machine) if machine else None
 
 
 def _step_s(status: Status, per_rank: list[list[float]]) -> Optional[float]:

@@ -10,14 +10,17 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from bench import __version__
 from bench.controller import gpu_states, gpus
+from bench.identity import machine_class_of
 from bench.record import MachineProvenance
 
 STEAL_LIMIT = 0.02
@@ -32,6 +35,9 @@ SHORTEST_WINDOW_S = 0.1
 _ROOT = Path(__file__).resolve().parents[2]
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+Hardware = tuple[str, int, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -109,12 +115,38 @@ class MachineWatch:
             foreign_cores=foreign_cores,
             foreign_gpu_processes=strangers,
             gpu_states=states,
+            transport=gpus.transport(),
             spbench=__version__,
             commit=commit,
             dirty=dirty,
         )
         reasons = noise(steal, foreign_cores, strangers, machine.cores)
         return machine, [*reasons, *gpu_states.noise(states, strangers)]
+
+
+def hardware_of(machine: Mapping[str, Any]) -> Hardware:
+    """Model and number of the CPUs and GPUs that a record's `machine` names."""
+    return machine["cpu"], machine["cores"], tuple(machine["gpus"])
+
+
+def hardware_here() -> Hardware:
+    """The same of this machine."""
+    return hardware_of(_this_machine())
+
+
+def machine_class() -> str:
+    """The class of this machine, as the identity of a record measured here has it."""
+    worker = {"driver": gpus.driver_version()}
+    return machine_class_of({"machine": _this_machine(), "worker": worker})
+
+
+def _this_machine() -> dict[str, Any]:
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count() or 1,
+        "gpus": gpus.visible_gpus(),
+        "transport": gpus.transport(),
+    }
 
 
 def disturbance(before: _Snapshot, after: _Snapshot) -> tuple[float, float]:

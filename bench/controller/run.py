@@ -103,6 +103,8 @@ class Run:
 
     def _run(self, configurations: Sequence[Configuration], cfg: DictConfig) -> None:
         schedule = sweep.Schedule(configurations, settings_of(cfg))
+        for line in schedule.remarks():
+            self._say(line)
         interpreter_of, pool = self._interpreters(schedule)
         sweep.create(schedule.settings.results)
         shown = display(

@@ -16,7 +16,9 @@ from typing import Any
 
 import psutil
 
+from bench.controller.code import DISK
 from bench.controller.interpreter import Interpreter
+from bench.trial import Configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 300.0
@@ -39,6 +41,8 @@ class ServerProcess:
         self._lines: list[dict[str, Any]] = []
         self._known = _read_names(interpreter.preload)
         self.scratch = _make_scratch()
+        self._fingerprints: dict[str, dict[str, Any]] = {}
+        before = DISK.stamps()
         self._process = self._start(device, shm, log)
         try:
             ready = self._await_ready(log)
@@ -46,6 +50,10 @@ class ServerProcess:
             self.close()
             raise
         self.versions: dict[str, Any] = ready["versions"]
+        self.sources: dict[str, list[int]] = ready["sources"]
+        """Time of the last change [ns] and size [bytes] of spbench's files when it started."""
+        self.torn = self.sources != before
+        """Whether a file of spbench's changed while the server imported them."""
         self.warnings: list[str] = [*_ignored(), *ready["warnings"]]
         self._known = ready["preloaded"]  # what can no longer be imported is forgotten
 
@@ -111,11 +119,33 @@ class ServerProcess:
             self._lines += [json.loads(line) for line in lines]
         return self._lines.pop(0)
 
+    def code_of(self, configuration: Configuration) -> dict[str, str]:
+        """The fingerprint of what this server's ranks run of `configuration`, by role."""
+        code: dict[str, str] = self._fingerprint(configuration)["code"]
+        return code
+
+    def reference_code(self, configuration: Configuration) -> str:
+        """Digest of what makes the reference of `configuration` in this server."""
+        return str(self._fingerprint(configuration)["reference"])
+
+    def _fingerprint(self, configuration: Configuration) -> dict[str, Any]:
+        key = configuration.hash
+        if key not in self._fingerprints:
+            content = configuration.model_dump(mode="json")
+            answer = self.ask("code", "code", [], START_TIMEOUT_S, configuration=content)
+            self._fingerprints[key] = answer
+        return self._fingerprints[key]
+
     def ask(
-        self, request: str, answer: str, others: list[dict[str, Any]], timeout_s: float
+        self,
+        request: str,
+        answer: str,
+        others: list[dict[str, Any]],
+        timeout_s: float,
+        **fields: Any,
     ) -> dict[str, Any]:
         """Send a request and wait for its answer; what comes before it is appended to `others`."""
-        self.send(op=request)
+        self.send(op=request, **fields)
         deadline = time.monotonic() + timeout_s
         while (line := self.receive(deadline - time.monotonic())) is not None:
             if line["op"] == answer:

@@ -13,11 +13,13 @@ from types import TracebackType
 from typing import Optional, Protocol
 
 from bench.controller.config import Settings
-from bench.controller.ledger import Ledger
+from bench.controller.expected import Expected, lines
+from bench.controller.ledger import Entry, Ledger
 from bench.controller.messages import ConfigurationError
 from bench.controller.order import by_environment, interleave, round_of
 from bench.controller.precision import Widths, widths
 from bench.controller.torch_gpus import needed
+from bench.identity import UNKNOWN
 from bench.record import MachineProvenance, Record, Status
 from bench.record_files import refuse_newer_schema
 from bench.trial import Configuration, EnvironmentSpec, Trial
@@ -115,7 +117,9 @@ class Schedule:
     def __init__(self, configurations: Sequence[Configuration], settings: Settings) -> None:
         self.settings = settings
         refuse_newer_schema(settings.results)
-        self.ledger = Ledger(settings.results)
+        self._by_hash = {one.hash: one for one in configurations}
+        self._expected = Expected(settings.retry_unknown_code)
+        self.ledger = Ledger(settings.results, self._counts)
         self.trials: list[Trial] = []
         self.left: list[Trial] = []
         self._configurations = configurations
@@ -123,6 +127,27 @@ class Schedule:
         self._add(interleave(configurations, settings.rounds, settings.seed))
         while not self.left and self.grow():
             pass  # rounds that an earlier sweep added
+
+    def remarks(self) -> list[str]:
+        """A line for each reason why trials that have a record run again, or might.
+
+        To be asked for before the sweep runs: what it writes itself counts.
+        """
+        nearest = []
+        for trial in self.trials:
+            if (known := self.ledger.all(trial.key)) and self.ledger.find(trial.key) is None:
+                nearest.append(self._expected.nearest(trial.configuration, known))
+        found = [self.ledger.find(trial.key) for trial in self.trials]
+        unknown = sum(one is not None and one.identity.code == UNKNOWN for one in found)
+        return lines(nearest, unknown, len(self.trials))
+
+    def numbered(self, trial: Trial) -> Trial:
+        """`trial` as an attempt that no record in the folder is named by."""
+        attempt = max(trial.attempt, self.ledger.next_attempt(trial.key))
+        return trial.model_copy(update={"attempt": attempt})
+
+    def _counts(self, config_hash: str, entry: Entry) -> bool:
+        return self._expected.difference(self._by_hash[config_hash], entry) is None
 
     @property
     def environments(self) -> dict[EnvironmentSpec, int]:
@@ -170,10 +195,9 @@ class Schedule:
 
     def _attempt(self, trial: Trial) -> Trial:
         entry = self.ledger.find(trial.key)
-        if entry is None:
-            return trial
-        again = entry.status in self.settings.retry
-        return trial.model_copy(update={"attempt": entry.attempt + again})
+        if entry is None or entry.status in self.settings.retry:
+            return self.numbered(trial)
+        return trial.model_copy(update={"attempt": entry.attempt})
 
     def summary(self) -> Summary:
         """How it stands now."""
@@ -238,6 +262,7 @@ def _settle(
             return True
         if not claimed:
             return False
+        trial = schedule.numbered(trial)
         display.begin(trial)
         note = functools.partial(display.note, trial)
         record = _record(trial, schedule.settings, launcher, watch, note)

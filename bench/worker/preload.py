@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 import traceback
 from importlib import metadata
 from typing import Any, Dict, List, Optional
 
+from bench import worker
 from bench.worker import plugins
 
 
@@ -15,15 +17,27 @@ def import_stack(shm: bool) -> None:
     """The imports that every rank needs, and the switch for DeepSpeed's shared-memory op."""
     import deepspeed
 
-    import_modules(["deepspeed.sequence.layer", "bench.worker.nccl_over_gloo"])
+    import_modules(["deepspeed.sequence.layer"])
     for package in ("attention", "loss", "checking", "scenarios"):
         import_modules([f"bench.worker.{package}.{name}" for name in plugins.names(package)])
+    import_modules(_own_modules())
     if shm:
         from bench.worker import deepspeed_shm
 
         deepspeed_shm.build_and_load()
     else:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _own_modules() -> List[str]:
+    """All modules of the worker: what a rank imported later might be another file by then."""
+    found = pkgutil.walk_packages(worker.__path__, f"{worker.__name__}.", onerror=_later)
+    names = [one.name for one in found]
+    return [name for name in names if name != f"{worker.__name__}.server"]  # which is running
+
+
+def _later(name: str) -> None:
+    """A package cannot be imported: a rank that needs it says why."""
 
 
 def import_modules(modules: List[str]) -> List[str]:

@@ -18,8 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from bench.record import NOT_STARTED, Wanted
-from bench.trial import Configuration
+from bench.record import NOT_STARTED
 from bench.worker import visible_gpus
 from bench.worker.leaving import leave_together
 from bench.worker.rank import COLLECTIVES_GIVE_UP, Rank, Request, join
@@ -61,12 +60,12 @@ def run_rank(
     except BaseException as exception:  # noqa: BLE001 (the rank's border)
         where = {"rank": index, "phase": rank.phase, "step": rank.step}
         free = _device_free_bytes(rank, str(exception))  # while its frames hold what they held
-        error = {**_describe(exception), **where, "device_free_bytes": free}
+        error = {**describe(exception), **where, "device_free_bytes": free}
         line = json.dumps({**message, "outcome": "raised", "error": error})
         raised = True
     sys.stdout.flush()
     sys.stderr.flush()
-    _send(report, line)
+    send(report, line)
     if raised:
         # Leaving now would break the others' connections and bury the cause under their
         # errors; the server ends this process when they have had time to say their own.
@@ -103,7 +102,7 @@ def _prepare(rank: Rank) -> None:
     """Output to the log, stacks on SIGUSR1, and the memory that is the server's and not ours."""
     from bench.worker.metrics.memory import anonymous_bytes
 
-    _redirect_output(rank.request.log)
+    redirect_output(rank.request.log)
     stacks = (rank.request.scratch / f"stack-{rank.index}").open("w")
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
     faulthandler.enable(file=sys.stderr)
@@ -129,34 +128,6 @@ def _store(rank: Rank, listener: int) -> Any:
         return dist.TCPStore(**fields)
 
 
-def make_reference(
-    configuration: Configuration,
-    folder: Path,
-    check: Wanted,
-    log: Path,
-    threads: int,
-    report: int,
-    server: int,
-) -> None:
-    """Make what `check` needs of a reference in this forked process and end it; never returns."""
-    visible_gpus.restore()
-    die_with(server)
-    os.setsid()
-    _redirect_output(log)
-    try:
-        import torch
-
-        from bench.worker import reference
-
-        torch.set_num_threads(threads)
-        reference.create(folder, configuration, check)
-        message: Dict[str, Any] = {"outcome": "finished"}
-    except BaseException as exception:  # noqa: BLE001 (the process's border)
-        message = {"outcome": "raised", "error": _describe(exception)}
-    _send(report, json.dumps({"rank": 0, **message}))
-    os._exit(0)
-
-
 def die_with(server: int) -> None:
     """End this process, by SIGKILL, when process `server`, its parent, ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -164,7 +135,8 @@ def die_with(server: int) -> None:
         os._exit(1)
 
 
-def _redirect_output(log: Path) -> None:
+def redirect_output(log: Path) -> None:
+    """Append what this process prints to `log`; give it nothing to read."""
     fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
@@ -174,7 +146,7 @@ def _redirect_output(log: Path) -> None:
     os.close(devnull)
 
 
-def _describe(exception: BaseException) -> Dict[str, str]:
+def describe(exception: BaseException) -> Dict[str, str]:
     """Type, message and traceback, cut to a length that a record can carry."""
     kind = type(exception)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
@@ -202,7 +174,8 @@ def _device_free_bytes(rank: Rank, message: str) -> Optional[int]:
         return None
 
 
-def _send(fd: int, line: str) -> None:
+def send(fd: int, line: str) -> None:
+    """Write a whole line into the pipe `fd`."""
     view = memoryview(line.encode() + b"\n")
     while view:
         view = view[os.write(fd, view) :]

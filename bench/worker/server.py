@@ -12,6 +12,8 @@ Requests, each a line `{"op": …}`:
                file of the scratch folder; answers `stacks`
     kill       end what is left of the trial; answers `ended` when no process of it is left
     preload    import modules, so that the next ranks need not
+    code       answers `code`: the fingerprint of what ranks of a configuration run, and that
+               of what makes its reference
 
 It must stay fit for forking: one thread, no CUDA context, no draw from a random generator.
 """
@@ -34,7 +36,15 @@ from typing import Any, Dict, List, Optional
 
 from bench.record import GradientMode, Wanted
 from bench.trial import Configuration
-from bench.worker import flight_recorder, orphans, preload, process, visible_gpus
+from bench.worker import (
+    flight_recorder,
+    orphans,
+    preload,
+    process,
+    reference_process,
+    visible_gpus,
+)
+from bench.worker.code import imported
 from bench.worker.rank import HEARTBEAT, Request
 
 _STACK_WAIT_S = 1.0
@@ -145,7 +155,8 @@ class Server:
         server = os.getpid()
 
         def child(index: int, pipe: int) -> None:
-            process.make_reference(trial, Path(folder), check, Path(log), threads, pipe, server)
+            place, output = Path(folder), Path(log)
+            reference_process.make_reference(trial, place, check, output, threads, pipe, server)
 
         maker = self._fork(0, child)
         self._started([maker], mmap.mmap(-1, HEARTBEAT.size), Path(folder))
@@ -253,6 +264,10 @@ class Server:
         orphans.end(known=set())
         running.heartbeat.close()
 
+    def _on_code(self, configuration: Dict[str, Any]) -> None:
+        trial = Configuration.model_validate(configuration)
+        self.answer(op="code", **imported().fingerprint(trial))
+
     def _on_preload(self, modules: List[str]) -> None:
         preload.import_modules(modules)
         gc.freeze()
@@ -282,7 +297,7 @@ def main() -> None:
     try:
         preload.import_stack(bool(shm))
         preloaded = preload.import_modules(sys.argv[5:])
-        observed = preload.versions()
+        observed, sources = preload.versions(), imported().stamps
     except BaseException:  # noqa: BLE001 (becomes the record of a broken environment)
         server.answer(op="broken", traceback=traceback.format_exc(), warnings=notes.collected)
         return
@@ -290,7 +305,13 @@ def main() -> None:
     gc.freeze()
     gc.disable()
     warnings = [text for text in notes.collected if not visible_gpus.follows_from_hiding(text)]
-    server.answer(op="ready", versions=observed, warnings=warnings, preloaded=preloaded)
+    server.answer(
+        op="ready",
+        versions=observed,
+        warnings=warnings,
+        preloaded=preloaded,
+        sources=sources,
+    )
     server.serve()
 
 

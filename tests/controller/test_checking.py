@@ -13,7 +13,8 @@ import pytest
 
 from bench import theory
 from bench.controller import first_loss
-from bench.controller.environments import cache_dir, provide
+from bench.controller.code import reference_folder
+from bench.controller.environments import provide
 from bench.controller.hosts import Hosts
 from bench.record import Record, Status
 from bench.theory import checking
@@ -34,7 +35,7 @@ def own_hosts() -> Iterator[Hosts]:
 
 def folder_of(configuration: Configuration) -> Path:
     """The reference folder of `configuration`, there and without a reference."""
-    folder = cache_dir() / "references" / configuration.reference_key
+    folder = reference_folder(configuration)
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         path.rmdir() if path.is_dir() else path.unlink()

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.controller import provenance
+from bench.controller import gpus, provenance
 from bench.controller.provenance import MachineWatch, disturbance, foreign_cores_limit, noise
+from bench.identity import machine_class_of
+from tests.controller.fake_nvml import FakeNvml, OldNvml, driver
 
 # Burns one second of CPU time (not of wall time), so that a busy machine changes nothing.
 BURN = "import time\nwhile time.process_time() < 1.0: pass"
@@ -143,3 +145,51 @@ def test_a_checkout_tells_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     provenance._commit.cache_clear()
     assert provenance._commit() == (git("rev-parse", "HEAD"), True)
     provenance._commit.cache_clear()
+
+
+class Linked(FakeNvml):
+    """Three GPUs, of which only the named pairs have NVLink."""
+
+    def __init__(self, *pairs: tuple[int, int]) -> None:
+        super().__init__()
+        self.uuids = ["GPU-a", "GPU-b", "GPU-c"]
+        self.pids = [[], [], []]
+        self._pairs = pairs
+
+    def nvmlDeviceGetP2PStatus(self, one: int, other: int, kind: int) -> int:
+        assert kind == 2  # NVLink
+        return 0 if (one, other) in self._pairs else 5
+
+
+@pytest.mark.parametrize(
+    ("pairs", "transport"),
+    [
+        ([(0, 1), (0, 2), (1, 2)], "NVLink"),
+        ([], "PCIe"),
+        ([(0, 1)], "NVLink and PCIe"),
+    ],
+)
+def test_transport_is_what_every_pair_of_gpus_has(
+    monkeypatch: pytest.MonkeyPatch, pairs: list[tuple[int, int]], transport: str
+) -> None:
+    with driver(monkeypatch, Linked(*pairs)):
+        assert gpus.transport() == transport
+        found = provenance.machine_class()
+    for part in ("1 x gpu0, 1 x gpu1, 1 x gpu2", "driver 550.54.15", transport):
+        assert part in found
+
+
+def test_one_gpu_and_an_old_driver_have_no_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    with driver(monkeypatch, Linked((0, 1))):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        assert gpus.transport() is None
+    with driver(monkeypatch, OldNvml()):
+        assert gpus.transport() is None
+
+
+def test_the_class_of_this_machine_is_that_of_its_records() -> None:
+    watch = MachineWatch()
+    watch.begin()
+    machine, _ = watch.finish()
+    content = {"machine": machine.model_dump(), "worker": {"driver": gpus.driver_version()}}
+    assert machine_class_of(content) == provenance.machine_class()

@@ -257,17 +257,22 @@ def test_the_ledger_reads_only_what_is_new(tmp_path: Path) -> None:
     def line(round_: int, attempt: int = 0, status: str = "ok") -> str:
         ranks = [{"step_s": [0.5, 0.25, 0.75]}, {"step_s": [0.5, 1.0, 0.5]}]
         content = {"schema_version": 1, "config_hash": "ab", "round": round_, "samples": ranks}
+        content |= {"worker": None, "machine": None}
         return json.dumps({**content, "status": status, "attempt": attempt}) + "\n"
+
+    def found(round_: int) -> object:
+        entry = ledger.find(("ab", round_))
+        return entry and entry[:3]
 
     path.write_text(line(0) + line(1)[:-5])
     ledger.refresh()
-    assert ledger.find(("ab", 0)) == (Status.OK, 0, 0.75)  # the median of 0.5, 1.0 and 0.75
-    assert ledger.find(("ab", 1)) is None  # still being written
+    assert found(0) == (Status.OK, 0, 0.75)  # the median of 0.5, 1.0 and 0.75
+    assert found(1) is None  # still being written
     path.write_text("x" * len(line(0)) + line(1) + "no record\n" + line(0, 1, "error"))
     ledger.refresh()
-    assert ledger.find(("ab", 1)) == (Status.OK, 0, 0.75)
-    assert ledger.find(("ab", 0)) == (Status.ERROR, 1, None)
+    assert found(1) == (Status.OK, 0, 0.75)
+    assert found(0) == (Status.ERROR, 1, None)
     with path.open("a") as more:
         more.write(line(0, 0, "oom"))  # a duplicate of an older attempt
     ledger.refresh()
-    assert ledger.find(("ab", 0)) == (Status.ERROR, 1, None)
+    assert found(0) == (Status.ERROR, 1, None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from bench.worker import process, reference
+from bench.worker import reference, reference_process
 
 
 def seen():
@@ -34,7 +34,7 @@ def forked(user, folder):
     server = os.getpid()
     if os.fork() == 0:
         where = {"folder": folder, "log": folder / "log"}
-        process.make_reference(
+        reference_process.make_reference(
             None, check="exact", **where, threads=1, report=write_end, server=server
         )
     os.wait()

@@ -9,7 +9,11 @@ others with it), `bench/controller/drivers/<scenario>.py` defines
 `launch(trial)` runs a trial of another scenario, or the ranks of this one, in fresh processes
 and returns its record, whatever happened. `note(text)` tells the person who waits where it
 stands. The record that `run` returns is the trial's own; what it learnt from the launches is
-in its `details`.
+in its `details`. A driver whose ranks run another scenario than the trial's also has
+
+    launched(configuration: Configuration) -> Configuration
+
+with that scenario and all else that decides which code they run.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from bench.record import Record
-from bench.trial import Trial
+from bench.trial import Configuration, Trial
 
 Launch = Callable[[Trial], Record]
 Note = Callable[[str], None]
@@ -29,9 +33,19 @@ Driver = Callable[[Trial, Launch, Note], Record]
 
 def find(scenario: str) -> Optional[Driver]:
     """The driver of `scenario`; None where its trial is a single launch."""
-    name = f"{__name__}.{scenario}"
-    if importlib.util.find_spec(name) is None:
-        return None
-    module: Any = importlib.import_module(name)
-    driver: Driver = module.run
+    module = _module(scenario)
+    driver: Optional[Driver] = None if module is None else module.run
     return driver
+
+
+def launched(configuration: Configuration) -> Configuration:
+    """What the ranks of a trial of `configuration` run, as far as it decides their code."""
+    module = _module(configuration.scenario)
+    told: Any = getattr(module, "launched", None)
+    launches: Configuration = configuration if told is None else told(configuration)
+    return launches
+
+
+def _module(scenario: str) -> Any:
+    name = f"{__name__}.{scenario}"
+    return None if importlib.util.find_spec(name) is None else importlib.import_module(name)

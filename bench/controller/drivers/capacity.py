@@ -106,12 +106,16 @@ def predicted_longest(c: Configuration, step: int, most: int) -> int | None:
     return theory.longest_sequence(theory.training_of(c), c.memory_limit, step, most)
 
 
+def launched(c: Configuration) -> Configuration:
+    """The training that every attempt is, but for its length."""
+    fields = {"scenario": "train", "options": {}, "warmup_steps": 1, "steps": 1}
+    return c.model_copy(update={**fields, "gradient_check": "off"})
+
+
 def _attempt(search: Search, trial: Trial, units: int, launch: Launch) -> None:
     """Launch one length, and take in what happened."""
     seq_len = units * search.bracket.step
-    fields = {"scenario": "train", "seq_len": seq_len, "options": {}}
-    fields |= {"warmup_steps": 1, "steps": 1, "gradient_check": "off"}
-    inner = trial.configuration.model_copy(update=fields)
+    inner = launched(trial.configuration).model_copy(update={"seq_len": seq_len})
     made = launch(Trial(configuration=inner, round=trial.round, attempt=trial.attempt))
     search.attempts.append(
         {

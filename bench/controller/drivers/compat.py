@@ -56,10 +56,14 @@ def stages_of(configuration: Configuration) -> tuple[int, ...]:
     return tuple(dict.fromkeys(stages))
 
 
+def launched(c: Configuration) -> Configuration:
+    """The same configuration, as a training."""
+    return c.model_copy(update={"scenario": "train", "options": {}})
+
+
 def _training(trial: Trial, zero: int) -> Trial:
     """The same configuration, as a training at one stage."""
-    training = {"scenario": "train", "options": {}, "zero": zero}
-    configuration = trial.configuration.model_copy(update=training)
+    configuration = launched(trial.configuration).model_copy(update={"zero": zero})
     return trial.model_copy(update={"configuration": configuration})
 
 

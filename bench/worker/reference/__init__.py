@@ -1,8 +1,9 @@
 """The exact gradient: one process, the whole batch, float64, dense attention.
 
 It is computed once per model, data and sequence length, in a process of its own, kept on disk
-and shared by every trial that has the same `Configuration.reference_key`. The initial weights
-lie beside it: they are drawn once and loaded by all, so that no version draws its own.
+and shared by every trial that has the same `Configuration.reference_key` and the same code for
+model, batch and reference: a folder is named by both. The initial weights lie beside it: they are
+drawn once and loaded by all, so that no version draws its own.
 
     weights.npy    float32, all parameters one after another in the model's order; a link to
                    the file beside the folders, which all lengths and splits share

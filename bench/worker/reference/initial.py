@@ -1,4 +1,4 @@
-"""The initial weights: drawn once per model and seed, and shared by all its references."""
+"""The initial weights: drawn once per model, seed and code, and shared by all its references."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.trial import Configuration
 from bench.worker import model
+from bench.worker.code import imported
 from bench.worker.reference.files import new_vector
 
 INITIAL_STD = 0.02
@@ -17,7 +18,8 @@ INITIAL_STD = 0.02
 
 def link_weights(folder: Path, configuration: Configuration) -> None:
     """Make `weights.npy` a link to the weights that all references of the model share."""
-    shared = folder.parent / f"weights-{configuration.weights_key}.npy"
+    key = f"{configuration.weights_key}-{imported().weights_code()}"
+    shared = folder.parent / f"weights-{key}.npy"
     if not shared.exists():
         _draw(shared, configuration)
     link = folder / f".weights-{os.getpid()}"
