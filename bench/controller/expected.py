@@ -60,10 +60,12 @@ class Expected:
 
     def _of_versions(self, configuration: Configuration, entry: Entry) -> Difference | None:
         spec, found = configuration.environment, entry.identity.versions
+        if found == NOTHING:
+            return None
         if spec not in self._versions:
             self._versions[spec] = observed.versions(spec)
         now = self._versions[spec]
-        if now is None or found in (NOTHING, now):
+        if now is None or found == now:
             return None
         return Difference("versions", f"{found}; now {now}")
 

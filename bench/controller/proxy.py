@@ -10,15 +10,20 @@ from collections.abc import Callable
 from typing import Any
 
 from bench import theory
+from bench.controller.code import DISK
+from bench.identity import code_text
 from bench.record import Record, Status
 from bench.trial import Trial
 
 
 class Proxies:
-    """What the proxies of a sweep came to; each runs once, whatever the number of rounds."""
+    """What the proxies of a sweep came to; each runs once, whatever the number of rounds.
+
+    And once more when the code that it runs was edited meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._found: dict[str, dict[str, Any]] = {}
+        self._found: dict[tuple[str, str], dict[str, Any]] = {}
 
     def judge(self, trial: Trial, launch: Callable[[Trial], Record]) -> dict[str, Any]:
         """The fields `gradient` and `gradient_reason` of the record of `trial`.
@@ -28,10 +33,11 @@ class Proxies:
         if theory.gradient_mode(trial.configuration) != "proxy":
             return {}
         configuration = theory.proxy_of(trial.configuration)
-        if configuration.hash not in self._found:
+        key = (configuration.hash, code_text(DISK.code_of(configuration)))
+        if key not in self._found:
             proxy = trial.model_copy(update={"configuration": configuration})
-            self._found[configuration.hash] = _fields(launch(proxy))
-        return self._found[configuration.hash]
+            self._found[key] = _fields(launch(proxy))
+        return self._found[key]
 
 
 def _fields(proxy: Record) -> dict[str, Any]:
