@@ -26,7 +26,7 @@ SMALL = ("seq_len=64", "steps=1", "warmup_steps=1", "report=false")
 def checkout(tmp_path: Path) -> Path:
     """A copy of the project with the loss aggregation of README's example."""
     root = tmp_path / "checkout"
-    for name in ("bench", "analysis", "conf"):
+    for name in ("bench", "analysis", "conf", "hydra_plugins"):
         shutil.copytree(ROOT / name, root / name)
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", readme, flags=re.DOTALL)
