@@ -122,7 +122,7 @@ class _Reader:
         for field in node._fields:
             value = getattr(node, field, None)
             if kind is ast.JoinedStr:  # Python 3.12 puts empty texts beside what it formats
-                value = [part for part in value if getattr(part, "value", None) != ""]
+                value = [part for part in node.values if getattr(part, "value", None) != ""]
             if value is None or value == [] or field in _SKIPPED_FIELDS:
                 continue
             self.parts.append(field)
