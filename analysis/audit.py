@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analysis import references
 from analysis.selection import text_of
 from analysis.table import NOT_COMPARED, natural, varying_axes
 from analysis.wording import marked
@@ -40,6 +41,8 @@ class Cell(NamedTuple):
     """`×1`, `×½`, `wrong`, `none`, an exception's name, or several with their counts."""
     detail: str = ""
     """What failed, where and on which ranks."""
+    other: str = ""
+    """What the gradient is beside the other reference, where that says another thing."""
 
 
 NOT_RUN = Cell("unknown", "not run")
@@ -269,7 +272,7 @@ def _outcome(trial: Any) -> Cell:
     known = not pd.isna(trial.gradient_ranks_agree) and not pd.isna(trial.gradient_scale)
     if known and not trial.gradient_ranks_agree:  # without a scale nothing could be compared
         return Cell("mixed", f"{text}, ranks differ")
-    return Cell(verdict, text)
+    return Cell(verdict, text, other=references.beside(trial))
 
 
 def _why(reason: Any) -> str:

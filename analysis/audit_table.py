@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis import references
 from analysis.audit import Cell, Facet, cases, facets, sentences
-from analysis.table import closing_line, constants, marks
+from analysis.table import closing_line, constants, marks, natural
 
 STYLES = {"match": "green", "scaled": "yellow", "unknown": "dim"}
 """How a cell is coloured; whatever is not here is red."""
@@ -43,7 +44,7 @@ def render(frame: pd.DataFrame, console: Console) -> None:
         for note in notes(facet):
             console.print(note, style="dim", highlight=False, markup=False)
     console.print()
-    for line in (LEGEND, *marks(frame), *emulation(frame)):
+    for line in (LEGEND, *beside_other(frame), *marks(frame), *emulation(frame)):
         console.print(line, style="dim", highlight=False, markup=False)
     console.print(closing_line(frame), highlight=False)
 
@@ -56,7 +57,8 @@ def markdown(frame: pd.DataFrame) -> str:
         lines += [_line(header(facet)), _line(["---"] * len(header(facet)))]
         lines += [_line([*row.values, *(cell.text for cell in row.cells)]) for row in facet.rows]
         lines += ["", *(f"{_escaped(note)}  " for note in notes(facet)), ""]
-    return "\n".join(lines + [f"{line}.  " for line in (*marks(frame), *emulation(frame))]).rstrip()
+    below = (*beside_other(frame), *marks(frame), *emulation(frame))
+    return "\n".join(lines + [f"{line}.  " for line in below]).rstrip()
 
 
 def as_json(frame: pd.DataFrame) -> str:
@@ -81,6 +83,24 @@ def notes(facet: Facet) -> list[str]:
     for cell in (cell for row in facet.rows for cell in row.cells if cell.detail):
         details.setdefault(cell.text, {}).update(dict.fromkeys(cell.detail.split("; ")))
     return [f"{text}: {'; '.join(found)}" for text, found in details.items()]
+
+
+def beside_other(frame: pd.DataFrame) -> list[str]:
+    """What the gradients are beside the other definition of the reference, and what that is."""
+    found: dict[str, set[str]] = {}
+    table = cases(frame)
+    for cell in table[table.other != ""].itertuples():
+        found.setdefault(str(cell.text), set()).add(str(cell.other).partition(": ")[2])
+    if not found:
+        return []
+    told = [f"{text} is {span_of(others)}" for text, others in sorted(found.items())]
+    return [f"{references.legend(frame)[0]}: {'; '.join(told)}"]
+
+
+def span_of(words: Iterable[str]) -> str:
+    """`2.9 % off to 55 % off`: the least and the most of several words that begin with numbers."""
+    ordered = sorted(words, key=natural)
+    return " to ".join(dict.fromkeys((ordered[0], ordered[-1])))
 
 
 def emulation(frame: pd.DataFrame) -> list[str]:

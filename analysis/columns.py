@@ -46,6 +46,7 @@ AXES = {
     "learning_rate": Column("float64", "of Adam"),
     "seed": Column("int64", "of weights and data"),
     "gradient_check": Column("str", "how the first step's gradient was to be compared"),
+    "reference": Column("str", "which loss of the whole batch the gradient is compared by"),
     "matmul": Column("str", "precision of float32 matrix products on GPU"),
     "sdpa": Column("str", "kernel of scaled-dot-product attention that was asked for"),
     "memory_limit": Column("float64", "allowed per rank [bytes]; missing: no limit"),
@@ -87,6 +88,11 @@ RESULTS = {
     "gradient_residual": Column("float64", "the same with the scale taken out"),
     "gradient_noise_floor": Column("float64", "relative error that the dtype alone costs"),
     "gradient_ranks_agree": Column("boolean", "every rank saw the same gradient"),
+    "gradient_other": Column("str", "verdict beside the other reference; missing: they are one"),
+    "gradient_other_scale_label": Column("str", "the factor beside the other reference"),
+    "gradient_other_relative_error": Column("float64", "|g - r'| / |r'| of the other reference r'"),
+    "gradient_other_residual": Column("float64", "the same with the scale taken out"),
+    "references_apart": Column("float64", "|r - r'| / |r'|: how far the two references are apart"),
     "sketch": Column("str", "the gradient as a sketch, relative to the folder; missing: none"),
     "first_loss": Column("float64", "loss of the first step, mean over ranks or replicas"),
     "reference_loss": Column("float64", "the reference's loss of the first step"),
@@ -130,6 +136,7 @@ def axes_of(config: Content) -> dict[str, Any]:
             "learning_rate": float(config["learning_rate"]),
             "memory_limit": _optional(config["memory_limit"]),
             "gradient_check": _CHECKS.get(config["gradient_check"], config["gradient_check"]),
+            "reference": config.get("reference", "replica_mean"),  # older records have none
             "matmul": config.get("matmul", "highest"),
             "sdpa": config.get("sdpa", "auto"),
             "comm": comm["name"],
@@ -235,6 +242,18 @@ def _gradient(gradient: Content | None) -> dict[str, Any]:
         "gradient_residual": _optional(found.get("residual")),
         "gradient_noise_floor": _optional(found.get("noise_floor")),
         "gradient_ranks_agree": found.get("ranks_agree"),
+        **_other(found.get("other") or {}),
+    }
+
+
+def _other(other: Content) -> dict[str, Any]:
+    """How the gradient compares with the reference of the other definition."""
+    return {
+        "gradient_other": other.get("verdict"),
+        "gradient_other_scale_label": other.get("scale_label"),
+        "gradient_other_relative_error": _optional(other.get("relative_error")),
+        "gradient_other_residual": _optional(other.get("residual")),
+        "references_apart": _optional(other.get("distance")),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import sketch_files
+from analysis import references, sketch_files
 from analysis.comparison import (
     NO_NUMBER,
     NOT_VALID,
@@ -265,6 +265,7 @@ def _side(trials: pd.DataFrame | None) -> Side:
         gradient_scale_label=_distinct(trials.gradient_scale_label),
         gradient_mode=_distinct(trials.gradient_mode[trials.gradient_verdict.notna()]),
         gradient_reason=_distinct(trials.gradient_reason[trials.status == "ok"]),
+        gradient_other=references.words(trials),
         noisy=int((trials.noisy != "").sum()),
         emulated=bool(trials.emulated.any()),
         timings_valid=bool(trials.timings_valid.all()),

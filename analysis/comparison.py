@@ -57,6 +57,8 @@ class Side:
     """Trials that ran while the machine was not quiet."""
     emulated: bool
     timings_valid: bool
+    gradient_other: str = ""
+    """`token_mean: 2.9 % off`: beside the other reference; empty where it says the same."""
 
     @property
     def has_number(self) -> bool:

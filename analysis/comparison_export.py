@@ -76,6 +76,7 @@ def _side(name: str, side: Side) -> dict[str, Any]:
         "gradient_scale": side.gradient_scale,
         "gradient_mode": side.gradient_mode,
         "gradient_reason": side.gradient_reason,
+        "gradient_other": side.gradient_other,
         "noisy": side.noisy,
         "emulated": side.emulated,
         "timings_valid": side.timings_valid,

@@ -208,10 +208,28 @@ def _gradients(comparison: Comparison) -> Iterator[str]:
     for text, place, _ in _grouped(comparison, both):
         if text:
             yield f"{place}{text}."
+    for text, place, _ in _grouped(comparison, lambda point: _other(point, names)):
+        if text:
+            yield f"{place}{text}."
     sides = [side for point in comparison.points for side in (point.baseline, point.candidate)]
     for reason in dict.fromkeys(side.gradient_reason for side in sides):
         if reason:
             yield f"gradients {reason}."
+
+
+def _other(point: Point, names: Names) -> str:
+    """The gradients beside the reference of the other definition, where that says another thing."""
+    found = (point.baseline.gradient_other, point.candidate.gradient_other)
+    if found[0] == found[1]:
+        return _is_beside("both gradients are", found[0]) if found[0] else ""
+    told = [_is_beside(f"the gradient of {name} is", one) for name, one in zip(names, found) if one]
+    return ", and ".join(told)
+
+
+def _is_beside(whose: str, other: str) -> str:
+    """`beside token_mean both gradients are 2.9 % off`."""
+    name, _, what = other.partition(": ")
+    return f"beside {name} {whose} {'right' if what == 'match' else what}"
 
 
 def _gradient(side: Side) -> str:

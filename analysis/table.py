@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis import references
 from analysis.columns import AXES
 from analysis.statistics import figure_of_rounds
 from analysis.wording import marked
@@ -138,11 +139,12 @@ def _row(config_hash: Any, trials: pd.DataFrame, axes: list[str]) -> dict[str, A
 
 
 def _gradients(trials: pd.DataFrame) -> Iterator[str]:
-    """`match ×1`, `scaled ×2 (2-layer proxy)`, `not compared` for each trial that has one."""
+    """`match ×1 (token_mean: 3 % off)`, `scaled ×2`, `not compared` for each trial that has one."""
     for one in trials.itertuples():
         if isinstance(one.gradient_verdict, str):
             said = f"{one.gradient_verdict} {one.gradient_scale_label}"
-            yield marked(said, one.gradient_mode)
+            other = references.beside(one)
+            yield marked(said, one.gradient_mode) + (f" ({other})" if other else "")
         elif one.status == "ok" and isinstance(one.gradient_reason, str):
             yield NOT_COMPARED
         elif one.status == "ok" and isinstance(one.sketch, str):
@@ -275,7 +277,7 @@ def reasons(frame: pd.DataFrame) -> list[str]:
     lines = list(dict.fromkeys(frame[frame.status == "ok"].gradient_reason.dropna()))
     if frame.sketch.notna().any():
         lines.append(f"{SKETCHED}: to compare these gradients with one another, spbench compare")
-    return lines + marks(frame)
+    return lines + marks(frame) + references.legend(frame)
 
 
 def marks(frame: pd.DataFrame) -> list[str]:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 
 import typer
 
@@ -39,6 +39,18 @@ def doctor(
     zero: Annotated[
         Optional[int], typer.Option(help="The ZeRO stage you use: audit no other.", metavar="0…3")
     ] = None,
+    deepspeed_config: Annotated[
+        Optional[Path],
+        typer.Option(help="The DeepSpeed configuration (JSON) you train with.", metavar="FILE"),
+    ] = None,
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="Whose gradient is right: replica_mean, of the mean over replicas of each one's "
+            "mean over its tokens, or token_mean, over all tokens of the batch.",
+            metavar="NAME",
+        ),
+    ] = "replica_mean",
     comm: Annotated[
         str, typer.Option(help="auto, gloo, nccl or nccl_over_gloo.", metavar="NAME")
     ] = "auto",
@@ -53,22 +65,27 @@ def doctor(
     """Audit an interpreter that you already have: gradients, and the code to paste.
 
     Nothing is installed or written there. Exit code 0: with --loss, it gives the reference
-    gradient (at --zero, else at every ZeRO stage); without, a proven recipe exists for each
-    stage. 1: not so, or with --self-test a fault escaped. 2: bad input. Whether spbench itself
-    measures rightly on this machine: `spbench selfcheck`, of which --self-test is one row.
+    gradient (at --zero or the stage of --deepspeed-config, else at every ZeRO stage); without, a
+    proven recipe exists for each stage. 1: not so, or with --self-test a fault escaped. 2: bad
+    input. Whether spbench itself measures rightly on this machine: `spbench selfcheck`, of which
+    --self-test is one row.
 
     Example: spbench doctor --python /path/to/python --loss all_gather --zero 1
     """
+    from bench.controller import deepspeed_file
     from bench.controller import doctor as audits
     from bench.controller.gpus import visible_gpus
     from bench.controller.interpreter import EnvironmentProblem
     from bench.controller.messages import ConfigurationError
 
     with one_line(ConfigurationError, EnvironmentProblem):
+        file = None if deepspeed_config is None else deepspeed_file.read(deepspeed_config)
         spec = audits.comm(comm, world, len(visible_gpus()))
         path = audits.interpreter(python)
         spec, instead = audits.usable_comm(spec, comm, path, world)
-        question = audits.Question(path, world, sp, spec, loss, zero, collectives)
+        question = audits.Question(
+            path, world, sp, spec, loss, zero, collectives, cast(Any, reference), file
+        )
     if instead:
         typer.echo(f"spbench: {instead}", err=True)
     try:
@@ -81,10 +98,10 @@ def doctor(
 
 
 def _audit(question: Question, to_json: bool) -> bool:
-    from bench.controller.doctor import audit, losses
+    from bench.controller.doctor import audit, trials_of
     from bench.controller.doctor_report import as_json, show
 
-    steps = len(question.stages) * (len(losses()) + 1) + len(question.surveyed)
+    steps = trials_of(question)
     with _running(steps) as (launch, note):
         found = audit(question, launch, note)
     if to_json:

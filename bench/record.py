@@ -13,7 +13,7 @@ History of the format (`SCHEMA_VERSION`):
    `gradient.blocks`, `first_loss`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`,
    `machine.gpu_states`, `worker.sdpa_kernel`, `worker.variables`, `first_ended`,
    `errors.device_free_bytes`, `flight_recorder`, `sketch`, `sketch_version`.
-3. New: `code`, `machine.nodes`, `machine.transport`.
+3. New: `code`, `config.reference`, `gradient.other`, `machine.nodes`, `machine.transport`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bench.record_parts import (
     FirstLoss,
     GradientError,
     GradientMode,
+    OtherReference,
     Part,
     RankError,
     RankMemory,
@@ -63,6 +64,7 @@ __all__ = [
     "GradientError",
     "GradientMode",
     "MachineProvenance",
+    "OtherReference",
     "Part",
     "RankError",
     "RankMemory",

@@ -6,6 +6,8 @@ from typing import Dict, List, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict
 
+from bench.specs import ReferenceName
+
 GradientMode = Literal["exact", "proxy", "sketch", "directional", "off"]
 """A `gradient_check` that is decided: `auto` has become one of these."""
 Wanted = Literal["exact", "proxy", "sketch", "directional", "off", "first_loss"]
@@ -105,6 +107,21 @@ class BlockScale(Part):
     """Estimated."""
 
 
+class OtherReference(Part):
+    """The same gradient beside the reference r' of the other definition (`config.reference`)."""
+
+    reference: ReferenceName
+    verdict: Literal["match", "scaled", "wrong", "none"]
+    scale: Optional[float]
+    scale_label: str
+    relative_error: Optional[float]
+    """|g - r'| / |r'|."""
+    residual: Optional[float]
+    reference_loss: Optional[float]
+    distance: float
+    """|r - r'| / |r'|, of the references alone."""
+
+
 class GradientError(Part):
     """The first step's gradient beside the exact reference.
 
@@ -147,6 +164,9 @@ class GradientError(Part):
     """Mean over ranks of the loss of the first step."""
     blocks: List[BlockScale] = []
     """`directional` only."""
+    other: Optional[OtherReference] = None
+    """Where data-parallel replicas differ in their numbers of valid tokens. None: they do not, the
+    mode has no such gradient (`directional`), or before version 3."""
 
 
 class FirstLoss(Part):
@@ -157,8 +177,8 @@ class FirstLoss(Part):
     """
 
     loss: Optional[float]
-    """Mean over replicas of the mean over a replica's valid labels, from what the forward pass
-    gave each rank, whatever the aggregation makes of it; None: not finite."""
+    """As `config.reference` defines it, from what the forward pass gave each rank, whatever the
+    aggregation makes of it; None: not finite."""
     reference: Optional[float] = None
     tolerance: Optional[float] = None
     """Difference that counts as rounding."""

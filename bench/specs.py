@@ -14,6 +14,10 @@ Dtype = Literal["float32", "bfloat16"]
 CommName = Literal["gloo", "nccl", "nccl_over_gloo"]
 MaskName = Literal["none", "prompt", "ragged", "empty_shard"]
 GradientCheck = Literal["auto", "exact", "proxy", "sketch", "directional", "off"]
+ReferenceName = Literal["replica_mean", "token_mean"]
+"""Which loss of the whole batch a gradient is to be that of. `replica_mean`: the mean over
+data-parallel replicas of each one's mean over its valid tokens. `token_mean`: the mean over all
+valid tokens of the batch, one cross-entropy. They are one where all replicas have equally many."""
 Matmul = Literal["highest", "tf32"]
 Sdpa = Literal["auto", "flash", "efficient", "cudnn", "math"]
 

@@ -28,6 +28,7 @@ from bench.specs import (
     Matmul,
     ModelSpec,
     Name,
+    ReferenceName,
     Sdpa,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "Matmul",
     "ModelSpec",
     "Name",
+    "ReferenceName",
     "Sdpa",
     "Trial",
 ]
@@ -96,6 +98,8 @@ class Configuration(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**63)
     gradient_check: GradientCheck = "auto"
     """How the first step's gradient is compared; records of schema version 1 say true or false."""
+    reference: ReferenceName = "replica_mean"
+    """Which loss of the whole batch the gradient is compared with the gradient of."""
     matmul: Matmul = "highest"
     """Precision of float32 matrix products on GPU: `tf32` keeps 10 bits of the mantissa."""
     sdpa: Sdpa = "auto"
@@ -146,6 +150,13 @@ class Configuration(Frozen):
         return self.world // self.sp
 
     @property
+    def ragged_replicas(self) -> bool:
+        """Whether replicas may differ in their numbers of valid tokens, so that the definitions of
+        `reference` differ: of all masks only `ragged` draws the labels of each replica anew.
+        """
+        return self.dp > 1 and self.mask == "ragged"
+
+    @property
     def hash(self) -> str:
         """Identity of the configuration: 16 hex digits, the same on every machine and version.
 
@@ -175,7 +186,7 @@ class Configuration(Frozen):
         Whatever changes the mathematics is in it; how the work is split over ranks is not.
         """
         model = self.model.model_dump(mode="json", exclude=_EXECUTION)
-        data = {
+        data: Dict[str, Any] = {
             "seed": self.seed,
             "mask": self.mask,
             "replicas": self.dp,
@@ -184,6 +195,8 @@ class Configuration(Frozen):
         }
         if self.mask == "empty_shard":
             data["sp"] = self.sp  # the only mask that depends on where the shards end
+        if self.reference != "replica_mean":
+            data["reference"] = self.reference
         return _digest({"model": model, "data": data, "version": REFERENCE_VERSION})
 
     def unsupported_reasons(self) -> List[str]:

@@ -9,6 +9,7 @@ from bench.record import (
     CollectiveCount,
     GradientError,
     MachineProvenance,
+    OtherReference,
     RankError,
     RankMemory,
     RankOutcome,
@@ -76,6 +77,21 @@ def gradient(**fields: Any) -> GradientError:
         "loss": 5.5,
     }
     return GradientError(**{**values, **fields})
+
+
+def other(**fields: Any) -> OtherReference:
+    """Beside the token mean: another direction, the references 20 % apart; `fields` override."""
+    values: dict[str, Any] = {
+        "reference": "token_mean",
+        "verdict": "wrong",
+        "scale": 0.99,
+        "scale_label": "×0.99",
+        "relative_error": 0.2,
+        "residual": 0.201,
+        "reference_loss": 5.4,
+        "distance": 0.2,
+    }
+    return OtherReference(**{**values, **fields})
 
 
 def worker(torch: str = "2.13.0") -> WorkerProvenance:

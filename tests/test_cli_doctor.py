@@ -43,6 +43,8 @@ def one_error(done: subprocess.CompletedProcess[str]) -> str:
         (("--python", "/nowhere/python"), "--python /nowhere/python: no such file"),
         (("--python", sys.executable), f"--python {sys.executable} has no torch and no deepspeed"),
         (("--comm", "tcp"), "--comm tcp: unknown; allowed: auto, gloo, nccl, nccl_over_gloo"),
+        (("--deepspeed-config", "/nowhere.json"), "--deepspeed-config /nowhere.json: no such file"),
+        (("--deepspeed-config", "README.md"), "--deepspeed-config README.md: no JSON: "),
     ],
     ids=str,
 )
@@ -67,6 +69,7 @@ def test_no_interpreter_given_and_none_found(tmp_path: Path) -> None:
         (("--sp", "3"), "--sp 3: must divide --world 4; allowed: 1, 2, 4"),
         (("--loss", "all_gathr"), "did you mean 'all_gather'?"),
         (("--zero", "7"), "--zero 7: unknown ZeRO stage"),
+        (("--reference", "tokenmean"), "did you mean 'token_mean'?"),
     ],
     ids=str,
 )
@@ -103,25 +106,55 @@ def test_the_self_test_catches_everything() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_pasted_recipe_gives_the_reference_gradient_elsewhere(tmp_path: Path) -> None:
-    """Another model, plain torch and DeepSpeed, no spbench; and the check can fail."""
+    """Another model, plain torch and DeepSpeed, no spbench; and the check can fail.
+
+    Rank 1 has no label, and `F.cross_entropy` gives it NaN.
+    """
     code, content = audit()
     assert code == 0
     proven = {zero for one in content["recipes"] for zero in one["right_at_zero"]}
     assert proven == {0, 1, 2, 3}
     for one in content["recipes"]:
-        found = elsewhere(tmp_path, one["right_at_zero"][-1], one["source"])
+        found = elsewhere(tmp_path, one["right_at_zero"][-1], one["source"], one["reference"])
         assert found["relative_error"] < 1e-5
-    halved = content["recipes"][0]["source"].replace("/ count", "/ count / 2")
+        assert found["finite"]
+    halved = content["recipes"][0]["source"].replace("return total", "return total / 2")
     assert elsewhere(tmp_path, 1, halved)["scale"] == pytest.approx(0.5)
 
 
-def elsewhere(folder: Path, zero: int, source: str) -> dict[str, float]:
+@pytest.mark.environment
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_measures_under_the_users_file(tmp_path: Path) -> None:
+    """With reduce_scatter off, what is right at ZeRO 3 otherwise is twice too large."""
+    file = tmp_path / "ds.json"
+    section = {"stage": 3, "reduce_scatter": False, "reduce_bucket_size": "auto"}
+    file.write_text(json.dumps({"zero_optimization": section, "a_comment": "mine"}))
+    code, content = audit("--deepspeed-config", str(file), "--loss", "all_gather")
+    assert (code, content["zero"]) == (1, 3)
+    assert "ZeRO 3: gradient ×2" in content["answer"]
+    assert content["deepspeed"] == {"zero_optimization": {"reduce_scatter": False}}
+    ignored = {one["option"] for one in content["ignored"]}
+    assert ignored == {"a_comment", "zero_optimization.reduce_bucket_size"}
+    first = content["recipes"][0]
+    assert (first["loss"], first["factor"], first["right_at_zero"]) == (
+        "weighted_all_reduce",
+        1.0,
+        [3],
+    )
+    code, content = audit("--zero", "3", "--loss", "all_gather")
+    assert (code, content["right"]) == (0, True)
+
+
+def elsewhere(
+    folder: Path, zero: int, source: str, reference: str = "replica_mean"
+) -> dict[str, float]:
     """What the standalone script says of a recipe."""
     recipe = folder / "recipe.py"
     recipe.write_text(source)
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [provide(spec("torch-2.13")).python, CHECK, recipe, str(zero)],
+        [provide(spec("torch-2.13")).python, CHECK, recipe, str(zero), reference],
         cwd=folder,
         env=environ,
         capture_output=True,
@@ -130,5 +163,5 @@ def elsewhere(folder: Path, zero: int, source: str) -> dict[str, float]:
         check=False,
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode == (found["relative_error"] > 1e-4), done.stderr
+    assert done.returncode == (found["relative_error"] > 1e-4 or not found["finite"]), done.stderr
     return found

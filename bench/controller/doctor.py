@@ -5,93 +5,42 @@ Everything is observed on real ranks of that interpreter; nothing is known by ve
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from bench.controller import doctor_collectives, doctor_recipe, torch_gpus
-from bench.controller.config import CONF
 from bench.controller.doctor_collectives import Survey
+from bench.controller.doctor_question import Question, losses, model
 from bench.controller.doctor_recipe import Candidate, Cell, Recipe
 from bench.controller.interpreter import CURRENT, EnvironmentProblem, locate, require_complete
 from bench.controller.messages import ConfigurationError, hint
 from bench.record import Record, Status, WorkerProvenance
-from bench.trial import CommName, CommSpec, Configuration, EnvironmentSpec, Limits, ModelSpec, Trial
+from bench.trial import CommName, CommSpec, ReferenceName, Trial
 
-STAGES = (0, 1, 2, 3)
-TOKENS_PER_SHARD = 32
-LIMITS = Limits(timeout_s=120.0, hang_s=20.0)
+__all__ = [
+    "ATTEMPTS",
+    "Audit",
+    "Question",
+    "audit",
+    "comm",
+    "interpreter",
+    "losses",
+    "model",
+    "stack",
+    "trials_of",
+    "usable_comm",
+]
+
 ATTEMPTS = 3
 """Candidates for a recipe that are tried at a ZeRO stage before it is left without one."""
+UNASKED = "DeepSpeed does not look at it: it changes nothing"
 
 Launch = Callable[[Trial], Record]
 Note = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is to be audited; raises `ConfigurationError` for values that cannot be."""
-
-    python: Path
-    world: int
-    sp: int
-    comm: CommSpec
-    loss: Optional[str] = None
-    """The aggregation that the user trains with; None: asks for any that is right."""
-    zero: Optional[int] = None
-    """The ZeRO stage that the user trains with; None: all."""
-    collectives: bool = True
-    """Whether to try the collectives too."""
-
-    def __post_init__(self) -> None:
-        for option, value in (("--world", self.world), ("--sp", self.sp)):
-            if value < 1:
-                raise ConfigurationError(f"{option} {value}: must be at least 1")
-        if self.world % self.sp:
-            allowed = ", ".join(str(n) for n in range(1, self.world + 1) if self.world % n == 0)
-            raise ConfigurationError(
-                f"--sp {self.sp}: must divide --world {self.world}; allowed: {allowed}"
-            )
-        if self.loss is not None and self.loss not in losses():
-            raise ConfigurationError(
-                f"--loss {self.loss}: unknown loss aggregation; allowed: {', '.join(losses())}"
-                f"{hint(self.loss, losses())}"
-            )
-        if self.zero is not None and self.zero not in STAGES:
-            raise ConfigurationError(f"--zero {self.zero}: unknown ZeRO stage; allowed: 0, 1, 2, 3")
-
-    @property
-    def stages(self) -> tuple[int, ...]:
-        """The ZeRO stages to audit."""
-        return STAGES if self.zero is None else (self.zero,)
-
-    @property
-    def surveyed(self) -> tuple[CommName, ...]:
-        """On what to try the collectives: where NCCL is emulated, its transport too, since the
-        emulation reaches one module only. Nothing where there is no group to try them on.
-        """
-        if self.sp == 1 or not self.collectives or not doctor_collectives.available():
-            return ()
-        return (self.comm.name, "gloo") if self.comm.emulated else (self.comm.name,)
-
-    def trial(self, **fields: Any) -> Trial:
-        """A trial of a small model; masks leave shards with unequal numbers of labels."""
-        values: dict[str, Any] = {
-            "environment": EnvironmentSpec(name="doctor", python=str(self.python)),
-            "model": model(self.sp),
-            "comm": self.comm,
-            "world": self.world,
-            "sp": self.sp,
-            "seq_len": TOKENS_PER_SHARD * self.sp,
-            "warmup_steps": 1,
-            "steps": 1,
-            "limits": LIMITS,
-        }
-        return Trial(configuration=Configuration(**{**values, **fields}), round=0)
 
 
 @dataclass
@@ -122,27 +71,9 @@ class Audit:
 
     @property
     def stages_with_recipe(self) -> list[int]:
-        """ZeRO stages for which the printed text gave the reference gradient."""
-        return sorted({zero for one in self.recipes for zero in one.right_at})
-
-
-def losses() -> list[str]:
-    """The loss aggregations that spbench knows."""
-    return sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
-
-
-def model(sp: int) -> ModelSpec:
-    """Two layers whose heads divide by `sp`, and whose key/value heads are half as many."""
-    heads = math.lcm(8, sp)
-    return ModelSpec(
-        name="doctor",
-        layers=2,
-        hidden=8 * heads,
-        heads=heads,
-        kv_heads=heads // 2,
-        ffn=96,
-        vocab=64,
-    )
+        """ZeRO stages for which a printed text gave the gradient that was asked for."""
+        mine = [one for one in self.recipes if one.reference == self.question.reference]
+        return sorted({zero for one in mine for zero in one.right_at})
 
 
 def interpreter(python: Optional[str]) -> Path:
@@ -212,7 +143,9 @@ def audit(question: Question, launch: Launch, note: Note) -> Audit:
 
     `note` is told each step before it is done.
     """
-    started, found = time.monotonic(), Audit(question)
+    started = time.monotonic()
+    found = Audit(_asked(question, launch, note))
+    question = found.question
     for zero in question.stages:
         for loss in losses():
             note(f"ZeRO {zero}: {loss}")
@@ -223,7 +156,8 @@ def audit(question: Question, launch: Launch, note: Note) -> Audit:
                 found.seconds = time.monotonic() - started
                 return found
             found.cells.append(Cell.of(loss, zero, record))
-    found.recipes = _recipes(found, launch, note)
+    for reference in question.references:
+        found.recipes += _recipes(found, reference, launch, note)
     for name in question.surveyed:
         note(f"collectives on {name}")
         found.surveys.append(Survey.of(name, launch(_survey(question, name))))
@@ -231,26 +165,76 @@ def audit(question: Question, launch: Launch, note: Note) -> Audit:
     return found
 
 
-def _recipes(found: Audit, launch: Launch, note: Note) -> list[Recipe]:
-    """Run the texts that will be printed, the best candidates first, until each stage has one."""
+def trials_of(question: Question) -> int:
+    """How many trials an audit has, if every first recipe is right."""
+    proofs = len(question.references) * len(doctor_recipe.masks(question.sp))
+    probe = int(question.file is not None and bool(question.file.options))
+    stages = len(question.stages) * (len(losses()) + proofs)
+    return probe + stages + len(question.surveyed)
+
+
+def _asked(question: Question, launch: Launch, note: Note) -> Question:
+    """`question` without what stands in the user's file and this DeepSpeed does not look at.
+
+    A trial is refused with such an option, since it would seem to have an effect.
+    """
+    while question.file is not None and question.file.options:
+        note("the DeepSpeed configuration")
+        record = launch(question.trial(loss=losses()[0], zero=question.stages[0]))
+        unasked = {
+            name
+            for error in record.errors
+            if error.type.endswith("UnaskedOption")
+            for name in question.file.options
+            if error.message.startswith(f"deepspeed.{name}:")
+        }
+        if not unasked:
+            break
+        question = question.without_options(sorted(unasked), UNASKED)
+    return question
+
+
+def _recipes(found: Audit, reference: ReferenceName, launch: Launch, note: Note) -> list[Recipe]:
+    """Run the texts that will be printed, the best candidates first, until each stage has one.
+
+    Each runs twice: with replicas and shards that differ in their numbers of labels, and with a
+    shard that has none and whose loss is NaN.
+    """
     recipes: list[Recipe] = []
     left = list(found.question.stages)
     for attempt in range(ATTEMPTS):
         groups: dict[Candidate, list[int]] = {}
         for zero in left:
-            for candidate in doctor_recipe.candidates(found.cells, zero)[attempt : attempt + 1]:
+            choice = doctor_recipe.candidates(found.cells, zero, reference)
+            for candidate in choice[attempt : attempt + 1]:
                 groups.setdefault(candidate, []).append(zero)
         for candidate, zeros in groups.items():
             text = doctor_recipe.source(candidate, zeros, stack(found))
-            proof = []
-            for zero in zeros:
-                note(f"ZeRO {zero}: the recipe as printed ({candidate.loss})")
-                options = {"source": text}
-                trial = found.question.trial(scenario="recipe", zero=zero, options=options)
-                proof.append(Cell.of(candidate.loss, zero, launch(trial)))
-            recipes.append(Recipe(candidate, text, tuple(proof)))
+            proof = [
+                _proof(found.question, candidate, zero, text, reference, mask, launch, note)
+                for zero in zeros
+                for mask in doctor_recipe.masks(found.question.sp)
+            ]
+            recipes.append(Recipe(candidate, text, tuple(proof), reference))
             left = [zero for zero in left if zero not in recipes[-1].right_at]
     return recipes
+
+
+def _proof(
+    question: Question,
+    candidate: Candidate,
+    zero: int,
+    text: str,
+    reference: ReferenceName,
+    mask: str,
+    launch: Launch,
+    note: Note,
+) -> Cell:
+    note(f"ZeRO {zero}: the recipe as printed ({candidate.loss}, {reference}, mask={mask})")
+    trial = question.trial(
+        scenario="recipe", zero=zero, options={"source": text}, reference=reference, mask=mask
+    )
+    return Cell.of(candidate.loss, zero, launch(trial))
 
 
 def _survey(question: Question, name: CommName) -> Trial:
@@ -264,4 +248,7 @@ def stack(found: Audit) -> str:
     """`torch 2.13.0, DeepSpeed 0.18.2 (sp=2, dp=2, nccl)`: where a recipe was measured."""
     q, w = found.question, found.worker
     versions = f"torch {w.torch}, DeepSpeed {w.deepspeed}" if w is not None else "this stack"
-    return f"{versions} (sp={q.sp}, dp={q.world // q.sp}, {q.comm.name})"
+    where = [f"sp={q.sp}", f"dp={q.dp}", q.comm.name]
+    if q.file is not None:
+        where += [q.file.dtype, *(f"{name}={value}" for name, value in q.file.flat.items())]
+    return f"{versions} ({', '.join(where)})"

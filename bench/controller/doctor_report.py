@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -12,14 +13,16 @@ from rich.text import Text
 from bench.controller import doctor_collectives
 from bench.controller.doctor import Audit, losses
 from bench.controller.doctor_collectives import Survey
-from bench.controller.doctor_recipe import Cell, Recipe
+from bench.controller.doctor_heading import conditions, heading, version_fields
+from bench.controller.doctor_recipe import REFERENCE_WORDS, Cell, Recipe
 from bench.controller.self_test import UNTOUCHED, Mutant
 from bench.record import Status
 
 
 def show(audit: Audit, console: Console) -> None:
     """Versions, the matrix, the recipes and the answer."""
-    _versions(audit, console)
+    for line in heading(audit):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     if audit.broken is not None:
         console.print(Text(f"\nThis interpreter cannot run any trial: {audit.broken}", "red"))
         return
@@ -37,20 +40,23 @@ def as_json(audit: Audit) -> dict[str, Any]:
     q = audit.question
     return {
         "python": str(q.python),
-        "versions": _version_fields(audit),
+        "versions": version_fields(audit),
         "world": q.world,
         "sp": q.sp,
         "comm": q.comm.name,
         "emulated": q.comm.emulated,
         "loss": q.loss,
         "zero": q.zero,
+        "reference": q.reference,
+        **conditions(q),
         "broken": audit.broken,
         "matrix": [_cell(cell) for cell in audit.cells],
         "recipes": [
             {
                 "loss": one.candidate.loss,
                 "factor": float(one.candidate.factor),
-                "zero": [cell.zero for cell in one.proof],
+                "reference": one.reference,
+                "zero": one.stages,
                 "right_at_zero": one.right_at,
                 "source": one.source,
                 "proof": [_cell(cell) for cell in one.proof],
@@ -73,22 +79,41 @@ def as_json(audit: Audit) -> dict[str, Any]:
 
 
 def answer(audit: Audit) -> str:
-    """One or two sentences: is it right, and if not, what is."""
+    """A few sentences: is it right, and if not, what is."""
     q = audit.question
     if audit.broken is not None:
         return f"This interpreter cannot run any trial: {audit.broken}"
     have = audit.stages_with_recipe
-    without = [zero for zero in q.stages if zero not in have]
     if q.loss is None:
-        if without:
-            return f"No aggregation gives the reference gradient at {_stages(without)}."
-        return f"A proven recipe exists for {_stages(have)}."
+        return " ".join([*_proven(have), *_without(audit, have)])
     wrong = [c for c in audit.cells if c.loss == q.loss and not c.right]
     if not wrong:
         return f"{q.loss} gives the reference gradient at {_stages(q.stages)}."
     faults = "; ".join(f"ZeRO {cell.zero}: {_fault(cell)}" for cell in wrong)
     remedy = f" The recipe is right at {_stages(have)}." if have else ""
+    if not any(cell.verdict for cell in audit.cells):
+        return f"{q.loss} could not be judged ({faults})."
     return f"{q.loss} does not give the reference gradient ({faults}).{remedy}"
+
+
+def _proven(have: Sequence[int]) -> Iterator[str]:
+    if have:
+        yield f"A proven recipe exists for {_stages(have)}."
+
+
+def _without(audit: Audit, have: Sequence[int]) -> Iterator[str]:
+    """What there is to say of the stages without a recipe: nothing was right, or nothing ran."""
+    compared = {cell.zero for cell in audit.cells if cell.verdict}
+    lacking = [zero for zero in audit.question.stages if zero not in have]
+    if wrong := [zero for zero in lacking if zero in compared]:
+        yield f"No aggregation gives the reference gradient at {_stages(wrong)}."
+    causes: dict[str, list[int]] = {}
+    for zero in lacking:
+        if zero not in compared:
+            faults = Counter(_fault(cell) for cell in audit.cells if cell.zero == zero)
+            causes.setdefault(faults.most_common(1)[0][0].rstrip("."), []).append(zero)
+    for cause, zeros in causes.items():
+        yield f"No gradient was compared at {_stages(zeros)}: {cause}."
 
 
 def show_mutants(found: Sequence[Mutant], console: Console) -> None:
@@ -116,28 +141,6 @@ def mutants_answer(found: Sequence[Mutant]) -> str:
     return f"All {len(found) - 1} faults were caught, and the untouched run was right."
 
 
-def _version_fields(audit: Audit) -> dict[str, Any]:
-    w = audit.worker
-    if w is None:
-        return {}
-    names = ("python", "torch", "torch_git", "deepspeed", "numpy", "transformers", "cuda", "nccl")
-    return {name: getattr(w, name) for name in names}
-
-
-def _versions(audit: Audit, console: Console) -> None:
-    q = audit.question
-    versions = {name: value for name, value in _version_fields(audit).items() if value}
-    versions.pop("torch_git", None)
-    said = ", ".join(f"{name} {value}" for name, value in versions.items())
-    emulated = ": torch's code for NCCL, emulated on gloo" if q.comm.emulated else ""
-    for line in (
-        str(q.python),
-        said,
-        f"world={q.world} sp={q.sp} dp={q.world // q.sp}, {q.comm.name}{emulated}",
-    ):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
 def _matrix(audit: Audit, console: Console) -> None:
     stages = audit.question.stages
     table = Table(box=None, pad_edge=False)
@@ -147,11 +150,30 @@ def _matrix(audit: Audit, console: Console) -> None:
     known = {(cell.loss, cell.zero): cell for cell in audit.cells}
     for loss in losses():
         table.add_row(loss, *(_styled(known[loss, zero]) for zero in stages))
-    console.print("\nGradient beside that of one process in float64", highlight=False)
+    right = f"right: the gradient of the {REFERENCE_WORDS[audit.question.reference]}"
+    console.print(f"\nGradient beside that of one process in float64; {right}", highlight=False)
     console.print(table)
+    for line in beside_other(audit.cells):
+        console.print(f"  {line}", style="dim", highlight=False, soft_wrap=True, markup=False)
     reasons = {cell.text: cell.reason for cell in audit.cells if cell.reason}
     for reason in dict.fromkeys(reasons.values()):
         console.print(f"  {reason}", style="dim", highlight=False, soft_wrap=True, markup=False)
+
+
+def beside_other(cells: Sequence[Cell]) -> Iterator[str]:
+    """What the gradients are beside the other definition, where that is another gradient."""
+    known = [cell.other for cell in cells if cell.other is not None]
+    if known:
+        apart = f"{100 * max(one.distance for one in known):.2g} %"
+        right = sorted(
+            {cell.loss for cell in cells if cell.other and cell.other.verdict == "match"}
+        )
+        who = ", ".join(right) if right else "none of these gradients"
+        yield (
+            f"the gradient of the {REFERENCE_WORDS[known[0].reference]} is another one, {apart} "
+            f"away with the masks used here: {who} {'give' if right else 'is'} "
+            f"{'it' if right else 'right by it'}"
+        )
 
 
 def _styled(cell: Cell) -> Text:
@@ -161,10 +183,13 @@ def _styled(cell: Cell) -> Text:
 
 def _recipe(recipe: Recipe, console: Console) -> None:
     failed = [cell for cell in recipe.proof if not cell.right]
-    what = f"Recipe for {_stages([cell.zero for cell in recipe.proof])}"
-    proof = "run as printed: right"
+    what = f"Recipe for {_stages(recipe.stages)}, {REFERENCE_WORDS[recipe.reference]}"
+    masked = any(cell.mask == "empty_shard" for cell in recipe.proof)
+    proof = "run as printed: right" + (", a shard without labels included" if masked else "")
     if failed:
-        proof = "run as printed: " + "; ".join(f"ZeRO {c.zero}: {_fault(c)}" for c in failed)
+        proof = "run as printed: " + "; ".join(
+            f"ZeRO {c.zero}, mask={c.mask}: {_fault(c)}" for c in failed
+        )
     console.print(f"\n{what} ({proof})\n", style="bold", highlight=False, soft_wrap=True)
     console.file.write(recipe.source)  # as it is: to be copied
 
@@ -182,14 +207,20 @@ def _survey(survey: Survey, console: Console) -> None:
 
 
 def _fault(cell: Cell) -> str:
+    if not cell.finite:
+        return "the loss is not finite"
     if cell.error is None and cell.verdict is None and cell.status is Status.OK:
         return cell.reason or "gradient not compared"
-    return f"gradient {cell.text}" if cell.error is None else cell.reason or cell.error
+    lead = "DeepSpeed's Ulysses does not import: " if cell.in_ulysses else ""
+    return f"gradient {cell.text}" if cell.error is None else lead + (cell.reason or cell.error)
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
     fields = ("loss", "zero", "verdict", "scale", "label", "residual", "error", "reason", "right")
-    return {"status": cell.status.value, **{name: getattr(cell, name) for name in fields}}
+    more = ("mask", "reference", "finite")
+    other = None if cell.other is None else cell.other.model_dump(mode="json")
+    values = {name: getattr(cell, name) for name in (*fields, *more)}
+    return {"status": cell.status.value, **values, "other": other}
 
 
 def _stages(zeros: Sequence[int]) -> str:

@@ -33,7 +33,7 @@ def judge(
     """
     if reference is None or not shards:
         return None
-    c, loss = configuration, mean_loss(shards, configuration.sp)
+    c, loss = configuration, mean_loss(shards, configuration)
     if isinstance(reference, str):
         return FirstLoss(loss=loss, reason=reference)
     tolerance = reference * TOLERANCE[c.precision]
@@ -45,14 +45,15 @@ def judge(
     )
 
 
-def mean_loss(shards: Sequence[Sequence[float]], sp: int) -> float | None:
-    """Mean over replicas of the mean over a replica's valid labels; None where it is not finite.
+def mean_loss(shards: Sequence[Sequence[float]], configuration: Configuration) -> float | None:
+    """The loss of the whole batch as `configuration.reference` defines it; None: not finite.
 
     The ranks of a sequence-parallel group are consecutive.
     """
-    means = []
-    for start in range(0, len(shards), sp):
-        group = shards[start : start + sp]
+    sp, means = configuration.sp, []
+    size = len(shards) if configuration.reference == "token_mean" else sp
+    for start in range(0, len(shards), size):
+        group = shards[start : start + size]
         total = math.fsum(mean * labels for mean, labels in group)
         means.append(total / max(1.0, sum(labels for _, labels in group)))
     found = math.fsum(means) / len(means)

@@ -92,6 +92,7 @@ class Schema:
     learning_rate: float = MISSING
     seed: int = MISSING
     gradient_check: Union[bool, str] = MISSING
+    reference: str = MISSING
     matmul: str = MISSING
     sdpa: str = MISSING
     memory_limit: Optional[Union[int, str]] = None

@@ -79,10 +79,11 @@ def stored_inputs_bytes(configuration: Configuration) -> int:
 def reference_device_bytes(configuration: Configuration) -> int:
     """Bytes on the device at the peak of the reference by layers.
 
-    The greater of two moments. A layer's backward: its weights, their gradients and those of one
-    tile; for one sequence x, its gradient, q, k, v, the attention's output, and the gradients of
-    these four; and tiles. The loss: the lm_head, its gradient and that of one tile, x and its
-    gradient, and tiles of logits. The layers' inputs count where they stay on the device.
+    The greater of two moments. A layer's backward: its weights, their gradients (two where replicas
+    may differ: `Configuration.ragged_replicas`) and those of one tile; for one sequence x, its
+    gradient, q, k, v, the attention's output, and the gradients of these four; and tiles. The loss:
+    the lm_head, its gradients and that of one tile, x and its gradient, and tiles of logits. The
+    layers' inputs count where they stay on the device.
     """
     c, model = configuration, configuration.model
     tile = TILE_BYTES
@@ -92,11 +93,11 @@ def reference_device_bytes(configuration: Configuration) -> int:
     sequence = _WIDE * c.seq_len * (2 * model.hidden + heads)
     block = min(ATTENTION_BLOCK, c.seq_len)
     scores = _SCORES * _WIDE * model.heads * block * block
-    weights = 3 * _WIDE * (layer_matmul_parameters(model) + 2 * model.hidden)
+    weights = (2 + _gradients(c)) * _WIDE * (layer_matmul_parameters(model) + 2 * model.hidden)
     # gate, up, silu(gate), their product and the gradients of all four
     wide = min(tile, _WIDE * c.seq_len * model.ffn)
     layer = weights + sequence + max(scores, 8 * wide)
-    head = 3 * _WIDE * (model.vocab + 1) * model.hidden
+    head = (2 + _gradients(c)) * _WIDE * (model.vocab + 1) * model.hidden
     logits = LOGITS_COPIES * min(tile, _WIDE * c.seq_len * model.vocab)
     loss = head + 2 * _WIDE * c.seq_len * model.hidden + logits
     return kept + max(layer, loss)
@@ -109,18 +110,23 @@ def reference_host_bytes(configuration: Configuration) -> int:
 
 
 def reference_disk_bytes(configuration: Configuration) -> int:
-    """Bytes of the files: float32 weights and a float64 gradient, 4 + 8 a parameter."""
-    return 12 * total_parameters(configuration.model)
+    """Bytes of the files a parameter: 4 of float32 weights, 8 of each float64 gradient."""
+    return (4 + _WIDE * _gradients(configuration)) * total_parameters(configuration.model)
 
 
 def whole_reference_bytes(configuration: Configuration) -> int:
     """Bytes in memory of the reference that keeps the whole graph, in float64.
 
-    Weights and gradients, 16 a parameter; one replica's activations of all layers; its logits and
-    what the loss makes of them. Checkpointing and loss tiles, which would lower it, do not count:
-    the reference is the same with and without them.
+    Weights and gradients, 16 a parameter, 24 where there are two gradients; one replica's
+    activations of all layers; its logits and what the loss makes of them. Checkpointing and loss
+    tiles, which would lower it, do not count: the reference is the same with and without them.
     """
     c, model = configuration, configuration.model
     activations = model.layers * live_layer_bytes(model, 1, c.micro_batch, c.seq_len, _WIDE)
     logits = LOGITS_COPIES * _WIDE * c.micro_batch * c.seq_len * model.vocab
-    return 2 * _WIDE * total_parameters(model) + activations + logits
+    return (1 + _gradients(c)) * _WIDE * total_parameters(model) + activations + logits
+
+
+def _gradients(configuration: Configuration) -> int:
+    """How many gradients a reference has: one of each definition of the loss that may differ."""
+    return 2 if configuration.ragged_replicas else 1

@@ -11,6 +11,10 @@ from typing import Any, Dict, Mapping, Set
 import deepspeed
 
 
+class UnaskedOption(ValueError):
+    """An option that DeepSpeed did not ask for; the doctor knows it by this name."""
+
+
 class Watched(Dict[str, Any]):
     """A DeepSpeed configuration that notes the keys it is asked for.
 
@@ -35,12 +39,12 @@ class Watched(Dict[str, Any]):
         return super().get(key, default)
 
     def refuse_unasked(self, options: Mapping[str, Any]) -> None:
-        """Raise ValueError when DeepSpeed did not ask for one of the user's `options`."""
+        """Raise UnaskedOption when DeepSpeed did not ask for one of the user's `options`."""
         for name in options:
             if name not in self.asked:
                 near = difflib.get_close_matches(name, [str(one) for one in self.asked], 1)
                 hint = f"; did you mean '{near[0]}'?" if near else ""
-                raise ValueError(
+                raise UnaskedOption(
                     f"deepspeed.{name}: DeepSpeed {deepspeed.__version__} does not look at this "
                     f"option, so it would change nothing{hint}"
                 )

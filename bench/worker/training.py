@@ -40,7 +40,7 @@ class Trainer:
     ) -> None:
         """`beat` is called as a sign of life whenever a part is made.
 
-        Raises ValueError for an option in `configuration.deepspeed` that DeepSpeed ignores.
+        Raises UnaskedOption for one in `configuration.deepspeed` that DeepSpeed ignores.
         """
         core = plugins.load("attention", configuration.attention).build(mesh, configuration.model)
         dtype = getattr(torch, configuration.dtype)  # as DeepSpeed casts the module anyway

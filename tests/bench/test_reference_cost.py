@@ -12,8 +12,16 @@ from tests.factories import configuration
 
 
 def small(**fields: object) -> object:
-    """2 replicas of 3 sequences of 4 tokens: 24 tokens."""
-    values = {"model": SMALL, "world": 4, "sp": 2, "micro_batch": 3, "seq_len": 4, **fields}
+    """2 replicas of 3 sequences of 4 tokens: 24 tokens; replicas have equally many labels."""
+    values = {
+        "mask": "none",
+        "model": SMALL,
+        "world": 4,
+        "sp": 2,
+        "micro_batch": 3,
+        "seq_len": 4,
+        **fields,
+    }
     return configuration(**values)
 
 
@@ -51,6 +59,15 @@ def test_bytes_on_the_device():
     # The loss: 3*8*11*8 = 2112, 2*8*4*8 = 512, logits 3*8*4*10 = 960: less.
     assert theory.reference_device_bytes(small()) == 6144 + 14_208 + 2048 + 4096
     assert theory.reference_host_bytes(small()) == 0
+
+
+def test_where_replicas_differ_there_are_two_gradients():
+    ragged = small(mask="ragged")
+    assert theory.reference_disk_bytes(ragged) == 20 * 1944
+    # a layer's weights, two gradients and one of a tile: 4*8*(576 + 16) = 18944
+    assert theory.reference_device_bytes(ragged) == 6144 + 18_944 + 2048 + 4096
+    assert theory.whole_reference_bytes(ragged) == 24 * 1944 + 34_560 + 2_880
+    assert theory.reference_disk_bytes(small(mask="ragged", sp=4)) == 12 * 1944  # dp 1
 
 
 def test_a_wide_vocabulary_makes_the_loss_the_peak():

@@ -11,6 +11,9 @@ from tests import factories
 GOLDEN = "d06c21c3063d15c0"
 """Identity of `factories.configuration()`. When it moves, every recorded sweep is orphaned."""
 
+REFERENCE_KEY = "9ce3cec5400dc7b9"
+"""Of the same configuration's reference."""
+
 
 def test_hash_does_not_move():
     assert factories.configuration().hash == GOLDEN
@@ -42,6 +45,7 @@ def test_a_default_that_is_spelt_out_is_the_same_configuration():
         pytest.param({"memory_limit": 2**30}, id="memory-limit"),
         pytest.param({"matmul": "tf32"}, id="matmul"),
         pytest.param({"sdpa": "math"}, id="sdpa"),
+        pytest.param({"reference": "token_mean"}, id="reference"),
         pytest.param({"model": factories.TINY.model_copy(update={"loss_tiles": 2})}, id="tiles"),
     ],
 )
@@ -89,6 +93,14 @@ def test_reference_is_shared_by_what_only_splits_the_work():
     execution = {"name": "x", "activation_checkpointing": True, "loss_tiles": 4}
     renamed = factories.TINY.model_copy(update=execution)
     assert factories.configuration(model=renamed).reference_key == key
+
+
+def test_the_token_mean_has_a_reference_of_its_own_and_the_replica_mean_keeps_its_key():
+    assert factories.configuration().reference_key == REFERENCE_KEY
+    assert factories.configuration(reference="replica_mean").hash == GOLDEN
+    assert factories.configuration(reference="token_mean").reference_key != REFERENCE_KEY
+    with pytest.raises(ValidationError, match="reference"):
+        factories.configuration(reference="mean")
 
 
 def test_reference_depends_on_sp_only_where_the_mask_does():

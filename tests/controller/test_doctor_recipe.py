@@ -10,6 +10,8 @@ from bench.controller.doctor import losses
 from bench.controller.doctor_recipe import (
     FOLDER,
     PREFERENCE,
+    REFERENCE_WORDS,
+    TOKEN_MEAN,
     Candidate,
     Cell,
     candidates,
@@ -17,7 +19,7 @@ from bench.controller.doctor_recipe import (
     source,
 )
 from bench.record import Status
-from tests.factories import error, failed, gradient, ok
+from tests.factories import error, failed, gradient, ok, other
 
 RIGHT = {"verdict": "match", "scale": 1.0, "label": "×1"}
 
@@ -51,6 +53,23 @@ def test_among_right_ones_the_mean_comes_before_the_share() -> None:
 def test_the_factor_is_the_inverse_of_the_scale() -> None:
     assert chosen(scaled("all_gather", 2.0)) == [("all_gather", Fraction(1, 2))]
     assert chosen(scaled("all_gather", 0.25)) == [("all_gather", Fraction(4))]
+
+
+def test_the_token_mean_has_the_factors_of_those_with_their_own_share() -> None:
+    cells = [scaled("all_gather", 2.0), cell("weighted_all_reduce"), scaled("local", 0.5)]
+    found = candidates(cells, 0, "token_mean")
+    assert found == [Candidate(TOKEN_MEAN, Fraction(1)), Candidate(TOKEN_MEAN, Fraction(2))]
+    assert candidates([cell("all_gather")], 0, "token_mean") == []
+
+
+def test_judged_by_the_token_mean_a_cell_still_says_what_it_is_beside_the_replica_mean() -> None:
+    known = other(reference="replica_mean", verdict="scaled", scale=0.5, scale_label="×1/2")
+    record = ok(gradient=gradient(verdict="wrong", other=known), reference="token_mean")
+    found = Cell.of("local", 0, record)
+    assert (found.reference, found.text) == ("token_mean", "wrong")
+    assert found.by("token_mean") is found
+    assert found.by("replica_mean").text == "×1/2"
+    assert candidates([found], 0) == [Candidate("local", Fraction(2))]
 
 
 def test_what_is_wrong_or_raises_or_is_no_mean_is_never_chosen() -> None:
@@ -91,16 +110,20 @@ def test_ratio(scale: float, near: Fraction) -> None:
 
 def test_every_preferred_aggregation_is_known_and_has_a_text() -> None:
     assert {*PREFERENCE, "local_mean"} == set(losses())
-    for loss in PREFERENCE:
+    assert TOKEN_MEAN not in losses()
+    for loss in (*PREFERENCE, TOKEN_MEAN):
         assert (FOLDER / f"{loss}.py").exists()
 
 
-@pytest.mark.parametrize("loss", PREFERENCE)
+@pytest.mark.parametrize("loss", [*PREFERENCE, TOKEN_MEAN])
 @pytest.mark.parametrize("factor", [Fraction(1), Fraction(1, 2), Fraction(4), Fraction(3, 2)])
 def test_the_text_is_python_that_needs_nothing_but_torch(loss: str, factor: Fraction) -> None:
     text = source(Candidate(loss, factor), [0, 1], "torch 9")
     compile(text, loss, "exec")
-    assert text.startswith("# Gives the reference gradient with ZeRO 0, 1 on\n# torch 9.\n")
+    head = " ".join(line.removeprefix("# ") for line in text.splitlines() if line[0:1] == "#")
+    words = REFERENCE_WORDS["token_mean" if loss == TOKEN_MEAN else "replica_mean"]
+    assert head == f"Gives the gradient of the {words}, with ZeRO 0, 1 on torch 9."
+    assert "masked_fill(tokens == 0, 0.0)" in text
     imports = [line for line in text.splitlines() if line.startswith(("import", "from"))]
     assert imports and all(line.startswith("import torch") for line in imports)
     assert text.count("def aggregate(") == 1

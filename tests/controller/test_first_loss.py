@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,22 @@ from tests import factories
 SHARDS = [[1.0, 3.0], [4.0, 1.0], [2.0, 2.0], [0.0, 0.0]]
 
 
+def mean_loss(shards: list[list[float]], **fields: Any) -> float | None:
+    return first_loss.mean_loss(shards, factories.configuration(world=len(shards), **fields))
+
+
 def test_labels_weigh_within_a_replica_and_replicas_weigh_the_same() -> None:
-    assert first_loss.mean_loss(SHARDS, sp=2) == 1.875
-    assert first_loss.mean_loss(SHARDS, sp=4) == pytest.approx(11 / 6)  # (3 + 4 + 4) / 6
-    assert first_loss.mean_loss([[math.nan, 1.0]], sp=1) is None
-    assert first_loss.mean_loss([[0.0, 0.0]], sp=1) == 0.0
+    assert mean_loss(SHARDS, sp=2) == 1.875
+    assert mean_loss(SHARDS, sp=4) == pytest.approx(11 / 6)  # (3 + 4 + 4) / 6
+    assert mean_loss([[math.nan, 1.0]], sp=1) is None
+    assert mean_loss([[0.0, 0.0]], sp=1) == 0.0
+
+
+def test_by_the_token_mean_all_labels_weigh_the_same() -> None:
+    assert mean_loss(SHARDS, sp=2, reference="token_mean") == pytest.approx(11 / 6)
+    found = first_loss.judge(factories.configuration(reference="token_mean"), SHARDS, 11 / 6)
+    assert found is not None
+    assert found.agrees
 
 
 @pytest.mark.parametrize(

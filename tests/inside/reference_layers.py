@@ -18,7 +18,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.theory import reference_device_bytes
 from bench.trial import CommSpec, Configuration
-from bench.worker import reference
+from bench.worker import model, reference
+from bench.worker.attention.local import causal_attention
+from bench.worker.batch import global_batch
 from bench.worker.metrics.gradient import combine, compare
 from bench.worker.reference import blocks, layers, whole
 from bench.worker.reference.files import new_vector
@@ -29,8 +31,39 @@ SIZES = layers.Sizes(block=7, tile=9, loss_tile=5)
 def gradient(make, *arguments, **named):
     """Gradient by name, and the loss."""
     found = {}
-    loss = make(*arguments, found.__setitem__, **named)
-    return found, loss
+    losses = make(*arguments, found.__setitem__, **named)
+    return found, losses.own
+
+
+def other(make, *arguments, **named):
+    """Gradient and loss by the other definition, from the same pass."""
+    found = {}
+    losses = make(*arguments, lambda name, value: None, take_other=found.__setitem__, **named)
+    return found, losses.other
+
+
+def at_once(one, weights):
+    """The token mean: one forward pass over all replicas, one cross-entropy, one backward pass."""
+    module = model.build(one.model, causal_attention, weights, dtype=torch.float64)
+    whole_batch = [torch.from_numpy(part.copy()).flatten(0, 1) for part in global_batch(one)]
+    mean, _ = module(*whole_batch)
+    mean.backward()
+    return {n: p.grad.numpy() for n, p in module.named_parameters()}, mean.item()
+
+
+def both_definitions(one, weights):
+    """How far each way to the token mean is from `at_once`, and how far the replica mean is."""
+    expected = at_once(one, weights)
+    tokens = one.model_copy(update={"reference": "token_mean"})
+    float64 = torch.float64
+    found = {
+        "whole": gradient(whole.loss_and_gradient, tokens, weights, float64),
+        "whole, other": other(whole.loss_and_gradient, one, weights, float64),
+        "layers": gradient(layers.loss_and_gradient, tokens, weights, float64, sizes=SIZES),
+        "layers, other": other(layers.loss_and_gradient, one, weights, float64, sizes=SIZES),
+        "replica mean": gradient(whole.loss_and_gradient, one, weights, float64),
+    }
+    return {name: apart(one, expected) for name, one in found.items()}
 
 
 def apart(found, expected):
@@ -96,7 +129,7 @@ def on_a_gpu(one, folder):
     one = one.model_copy(update={"comm": CommSpec(name="nccl"), "matmul": "tf32"})
     place, calls = Path(folder) / "gpu" / one.reference_key, []
 
-    def by_layers(configuration, weights, dtype, take, device, beat):
+    def by_layers(configuration, weights, dtype, take, device, beat, take_other):
         calls.append([str(dtype), str(device), torch.get_float32_matmul_precision()])
         return right(configuration, weights, dtype, take)
 
@@ -201,6 +234,7 @@ def main():
             ]
         for by_layers in (False, True):
             result["files"]["layers" if by_layers else "whole"] = files(one, folder, by_layers)
+        result["definitions"] = both_definitions(one, weights)
         result["gpu"] = on_a_gpu(configurations[0], folder)
         result["memory"] = memory(configurations[0], folder)
         result["failures"] = left_by_failures(folder)

@@ -2,11 +2,13 @@
 
 Plain torch and DeepSpeed; spbench is not needed:
 
-    python recipe_check.py RECIPE.py ZERO
+    python recipe_check.py RECIPE.py ZERO [replica_mean|token_mean]
 
 trains one step of a small causal model on 4 ranks (gloo, CPU), sequence parallel over 2 and
 data parallel over 2, with RECIPE.py's `aggregate`, and prints the relative error and the scale
-of the gradient as JSON. Exit code 0: the error is below 1e-4; 1: it is not.
+of the gradient as JSON, and whether the loss was finite. Rank 1 has no label, so that its
+cross-entropy is NaN. The reference is the mean over replicas of each one's token mean, or the mean
+over all tokens. Exit code 0: the error is below 1e-4 and the loss finite; 1: not so.
 """
 
 import json
@@ -58,17 +60,18 @@ class Model(torch.nn.Module):
         q, k, v = (one.view(*one.shape[:2], HEADS, -1).contiguous() for one in parts)
         x = x + self.out(self.attention[0](q, k, v, 0).reshape(x.shape))
         logits = self.head(x + self.ffn(x))
-        total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         count = (labels != -100).sum().to(logits.dtype)
-        return total / count.clamp(min=1), count
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten()), count
 
 
 def batch(replica):
-    """Tokens, labels and places [1, seq]; few labels count in the second half."""
+    """Tokens, labels and places [1, seq]; few labels count in the second half, or none."""
     random = torch.Generator().manual_seed(7 + replica)
     stream = torch.randint(VOCAB, (1, LENGTH + 1), generator=random)
     share = torch.linspace(1.0, 0.1, LENGTH)
     valid = torch.rand(1, LENGTH, generator=random) < share
+    if replica == 0:
+        valid[:, -SHARD:] = False
     return stream[:, :-1], torch.where(valid, stream[:, 1:], -100), torch.arange(LENGTH)[None]
 
 
@@ -77,11 +80,15 @@ def seeded(attention):
     return Model(attention)
 
 
-def reference():
-    """The gradient of the mean over replicas of each one's mean, by name, float64."""
+def reference(definition):
+    """The gradient of the mean over replicas of each one's mean, or over all tokens; float64."""
     model = seeded(attend).double()
-    for replica in range(REPLICAS):
-        (model(*batch(replica))[0] / REPLICAS).backward()
+    if definition == "token_mean":
+        parts = zip(*map(batch, range(REPLICAS)))
+        model(*map(torch.cat, parts))[0].backward()
+    else:
+        for replica in range(REPLICAS):
+            (model(*batch(replica))[0] / REPLICAS).backward()
     return {name: one.grad for name, one in model.named_parameters()}
 
 
@@ -107,10 +114,12 @@ def rank(index, store, recipe, zero, queue):
     loss, count = engine(*(one[:, part] for one in batch(index // SP)))
     names = {}
     exec(compile(recipe, "recipe", "exec"), names)
-    engine.backward(names["aggregate"](loss, count, group))
+    aggregated = names["aggregate"](loss, count, group)
+    engine.backward(aggregated)
     found = {name: safe_get_full_grad(one) for name, one in engine.module.named_parameters()}
     if index == 0:
-        queue.put({name: one.double().numpy() for name, one in found.items()})
+        finite = bool(aggregated.isfinite())
+        queue.put((finite, {name: one.double().numpy() for name, one in found.items()}))
     dist.barrier()
 
 
@@ -130,15 +139,18 @@ def main():
             if any(process.exitcode for process in ranks):
                 sys.exit("a rank failed")
             time.sleep(0.05)
-        found = queue.get()
+        finite, found = queue.get()
         for process in ranks:
             process.join()
-    exact = reference()  # after the ranks: they must not be forked from a process with threads
+    definition = sys.argv[3] if len(sys.argv) > 3 else "replica_mean"
+    # after the ranks: they must not be forked from a process with threads
+    exact = reference(definition)
     g = torch.cat([torch.from_numpy(found[name]).flatten() for name in exact])
     r = torch.cat([one.flatten() for one in exact.values()])
     error = float((g - r).norm() / r.norm())
-    print(json.dumps({"relative_error": error, "scale": float((g @ r) / (r @ r))}))
-    sys.exit(error > 1e-4)
+    scale = float((g @ r) / (r @ r))
+    print(json.dumps({"relative_error": error, "scale": scale, "finite": finite}))
+    sys.exit(error > 1e-4 or not finite)
 
 
 if __name__ == "__main__":

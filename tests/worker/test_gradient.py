@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.record import GradientError
-from bench.worker.metrics.gradient import Noise, compare, judge, scale_label
+from bench.worker.metrics.gradient import Noise, Other, compare, judge, scale_label
 
 REFERENCE = {
     "a": np.array([[3.0, 0.0], [0.0, 4.0]]),  # norm 5
@@ -140,6 +140,32 @@ def test_parameter_that_the_loss_does_not_reach() -> None:
     assert judge(right.items(), reference, noise, reference_loss=0.0).verdict == "match"
     stray = {"used": np.array([1.0]), "unused": np.array([1e-9])}
     assert judge(stray.items(), reference, noise, reference_loss=0.0).verdict == "wrong"
+
+
+def test_beside_the_other_reference_by_hand() -> None:
+    """g = r = (3, 4); r' = (4, 3): <g, r'> = 24, |r'| = 5, |g - r'|² = 2."""
+    reference, other = {"a": np.array([3.0, 4.0])}, {"a": np.array([4.0, 3.0])}
+    noise = Noise(1e-7, {"a": 1e-7})
+    made = Other("token_mean", other, loss=2.0, distance=0.25)
+    found = judge(
+        {"a": 2 * reference["a"]}.items(),
+        reference,
+        noise,
+        reference_loss=1.0,
+        divisor=2.0,
+        other=made,
+    )
+    assert (found.verdict, found.relative_error, found.reference_loss) == ("match", 0.0, 1.0)
+    assert found.other is not None
+    assert (found.other.reference, found.other.verdict) == ("token_mean", "wrong")
+    assert found.other.scale == pytest.approx(24 / 25)
+    assert found.other.relative_error == pytest.approx(math.sqrt(2) / 5)
+    # |g|² - <g, r'>² / |r'|² = 25 - 23.04
+    assert found.other.residual == pytest.approx(1.4 / (0.96 * 5))
+    assert (found.other.reference_loss, found.other.distance) == (2.0, 0.25)
+    lacking = judge([("a", None)], reference, noise, reference_loss=1.0, other=made)
+    assert lacking.other is not None
+    assert lacking.other.verdict == "none"
 
 
 @pytest.mark.parametrize(

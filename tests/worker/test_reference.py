@@ -50,6 +50,15 @@ def test_the_comparison_sees_what_would_be_wrong(found: Any) -> None:
         assert apart > 1e-2, fault
 
 
+def test_the_token_mean_is_one_cross_entropy_over_the_whole_batch(found: Any) -> None:
+    """In the last case, dp 2: by its own key or beside the replica mean, whole or by layers."""
+    definitions = found["definitions"]
+    assert definitions.pop("replica mean") > 1e-2
+    assert len(definitions) == 4
+    for way, apart in definitions.items():
+        assert apart < 1e-10, way
+
+
 def test_noise_by_layers_is_that_of_the_whole(found: Any) -> None:
     for dtype, (whole, layers) in found["noise"].items():
         assert layers == pytest.approx(whole, rel=0.3), dtype
@@ -61,9 +70,13 @@ def test_files_have_one_form(found: Any) -> None:
     whole, layers = found["files"]["whole"], found["files"]["layers"]
     for one in (whole, layers):
         kinds = [name.split("-")[0] for name in one["names"]]
-        assert kinds == ["gradient.npy", "noise", "reference.json", "weights.npy"]
-        assert one["names"][1].startswith("noise-float32-2.")
+        assert kinds == ["gradient", "gradient.npy", "noise", "reference.json", "weights.npy"]
+        assert one["names"][0] == "gradient-other.npy"
+        assert one["names"][2].startswith("noise-float32-2.")
         assert one["missing"] == []
+        assert one["how"]["reference"] == "replica_mean"
+        assert one["how"]["other"]["reference"] == "token_mean"
+        assert one["how"]["other"]["distance"] > 1e-2
     assert whole["gradient"] == layers["gradient"]
     assert (whole["how"]["by"], layers["how"]["by"]) == ("whole", "layers")
     assert layers["how"]["loss"] == pytest.approx(whole["how"]["loss"], rel=1e-12)

@@ -180,6 +180,9 @@ class _Directional:
         with torch.no_grad():
             mean, tokens = self._module(*self._batch)
         sums = torch.stack([mean.double() * tokens.double(), tokens.double()])
+        if self._rank.configuration.reference == "token_mean":
+            dist.all_reduce(sums)
+            return float(sums[0] / sums[1].clamp(min=1.0))
         dist.all_reduce(sums, group=self._mesh.sp_group)
         replica = sums[0] / sums[1].clamp(min=1.0)
         dist.all_reduce(replica)  # every replica as often as it has ranks

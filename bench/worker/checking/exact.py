@@ -37,6 +37,7 @@ def gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> Gradie
         reference_loss=reference.loss(),
         rank=rank.index,
         divisor=loss_scale(trainer),
+        other=reference.other(),
     )
 
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Dict, Iterable, Iterator, List, Literal, Mapping, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, Literal, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from bench.record import GradientError
+from bench.record import GradientError, OtherReference
 from bench.scales import DIRECTION_FLOOR, DIRECTION_MARGIN, SCALE_FLOOR, scale_label
+from bench.specs import ReferenceName
 
 __all__ = [
     "DIRECTION_FLOOR",
@@ -27,6 +28,7 @@ __all__ = [
     "SCALE_FLOOR",
     "Comparison",
     "Noise",
+    "Other",
     "combine",
     "compare",
     "judge",
@@ -97,6 +99,16 @@ class Noise:
         return max(SCALE_FLOOR, noise if name is not None else noise / 2)
 
 
+class Other(NamedTuple):
+    """The reference by the other definition (`Configuration.reference`)."""
+
+    reference: ReferenceName
+    gradient: Mapping[str, np.ndarray]
+    loss: float
+    distance: float
+    """Of the reference from this one, relative to this one."""
+
+
 def compare(
     gradient: np.ndarray, reference: np.ndarray, divisor: float = 1.0, chunk: int = CHUNK
 ) -> Comparison:
@@ -150,29 +162,27 @@ def judge(
     reference_loss: float,
     rank: int = 0,
     divisor: float = 1.0,
+    other: Optional[Other] = None,
 ) -> GradientError:
     """Compare a whole gradient with the reference, one parameter in memory at a time.
 
     `gradient` gives name and value, too large by `divisor`; None stands for no gradient, and so
     does a name that never comes. `match` needs every parameter to be right in direction and
     scale; `scaled` needs one scale, other than 1, common to all of them; `none` says that there is
-    no gradient at all.
+    no gradient at all. With `other` it is judged beside that reference, too.
     """
-    single = {n: compare(g, reference[n], divisor) for n, g in gradient if g is not None}
-    missing = [name for name in reference if name not in single]
-    nonfinite = [name for name, c in single.items() if not c.finite]
-    zero = [name for name, c in single.items() if c.finite and not c.gg and c.rr]
-    absent = [compare(np.zeros_like(reference[name]), reference[name]) for name in missing]
-    whole = combine([*single.values(), *absent])
-    if len(missing) + len(zero) == len(reference):
-        verdict: Literal["match", "scaled", "wrong", "none"] = "none"
-    elif missing or nonfinite or zero:
-        verdict = "wrong"
-    else:
-        verdict = _verdict(whole, single, noise)
-    worst = _worst(single, nonfinite)
+    single: Dict[str, Comparison] = {}
+    beside: Dict[str, Comparison] = {}
+    for name, value in gradient:
+        if value is None:
+            continue
+        single[name] = compare(value, reference[name], divisor)
+        if other is not None:
+            beside[name] = compare(value, other.gradient[name], divisor)
+    found = _Judged.of(single, reference, noise)
+    whole, worst = found.whole, _worst(single, found.nonfinite)
     return GradientError(
-        verdict=verdict,
+        verdict=found.verdict,
         scale=whole.scale,
         scale_label=scale_label(whole.scale, noise.scale_tolerance()),
         relative_error=whole.relative_error,
@@ -183,13 +193,58 @@ def judge(
         noise_floor=noise.overall,
         tolerance=noise.direction_tolerance(),
         parameters=len(reference),
-        missing=missing,
-        zero=zero,
-        nonfinite=nonfinite,
+        missing=found.missing,
+        zero=found.zero,
+        nonfinite=found.nonfinite,
         rank=rank,
         ranks_agree=True,
         reference_loss=reference_loss,
         loss=None,
+        other=None if other is None else _beside(beside, other, noise),
+    )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What all parameters of a gradient say together."""
+
+    verdict: Literal["match", "scaled", "wrong", "none"]
+    whole: Comparison
+    missing: List[str]
+    zero: List[str]
+    nonfinite: List[str]
+
+    @classmethod
+    def of(
+        cls, single: Mapping[str, Comparison], reference: Mapping[str, np.ndarray], noise: Noise
+    ) -> _Judged:
+        missing = [name for name in reference if name not in single]
+        nonfinite = [name for name, c in single.items() if not c.finite]
+        zero = [name for name, c in single.items() if c.finite and not c.gg and c.rr]
+        absent = [compare(np.zeros_like(reference[name]), reference[name]) for name in missing]
+        whole = combine([*single.values(), *absent])
+        verdict: Literal["match", "scaled", "wrong", "none"]
+        if len(missing) + len(zero) == len(reference):
+            verdict = "none"
+        elif missing or nonfinite or zero:
+            verdict = "wrong"
+        else:
+            verdict = _verdict(whole, single, noise)
+        return cls(verdict, whole, missing, zero, nonfinite)
+
+
+def _beside(single: Mapping[str, Comparison], other: Other, noise: Noise) -> OtherReference:
+    found = _Judged.of(single, other.gradient, noise)
+    whole = found.whole
+    return OtherReference(
+        reference=other.reference,
+        verdict=found.verdict,
+        scale=whole.scale,
+        scale_label=scale_label(whole.scale, noise.scale_tolerance()),
+        relative_error=whole.relative_error,
+        residual=whole.residual,
+        reference_loss=other.loss,
+        distance=other.distance,
     )
 
 

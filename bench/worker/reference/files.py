@@ -8,7 +8,7 @@ import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Mapping, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -17,11 +17,24 @@ from torch import Tensor
 
 from bench.trial import Configuration, ModelSpec
 from bench.worker import model
-from bench.worker.metrics.gradient import Noise
+from bench.worker.metrics.gradient import Noise, Other
 
 Shapes = Mapping[str, Tuple[int, ...]]
 Take = Callable[[str, np.ndarray], None]
 """Is told each parameter's name and gradient, float64, once."""
+OTHER_FILE = "gradient-other.npy"
+
+
+class Losses(NamedTuple):
+    """The loss of the whole batch by both definitions."""
+
+    own: float
+    """By `configuration.reference`."""
+    other: float
+
+    def plus(self, part: float, ratio: float) -> Losses:
+        """With a part of the own loss added, which counts `ratio` times as much in the other."""
+        return Losses(self.own + part, self.other + part * ratio)
 
 
 class Reference:
@@ -43,7 +56,19 @@ class Reference:
 
     def loss(self) -> float:
         """The exact loss."""
-        return float(json.loads((self._folder / "reference.json").read_text())["loss"])
+        return float(self._about()["loss"])
+
+    def other(self) -> Optional[Other]:
+        """The exact gradient by the other definition; None where the two are one."""
+        about = self._about().get("other")
+        if about is None:
+            return None
+        flat = np.load(self._folder / OTHER_FILE, mmap_mode="r")
+        return Other(gradient=dict(_parts(flat, self._shapes)), **about)
+
+    def _about(self) -> Dict[str, Any]:
+        about: Dict[str, Any] = json.loads((self._folder / "reference.json").read_text())
+        return about
 
     def noise(self, configuration: Configuration) -> Noise:
         """What dtype and precision of `configuration` alone cost on this torch and device."""

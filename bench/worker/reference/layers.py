@@ -21,11 +21,11 @@ from torch import Tensor
 
 from bench.theory import reference_cost
 from bench.trial import Configuration, ModelSpec
-from bench.worker import model
+from bench.worker import loss_definitions, model
 from bench.worker.attention.local import causal_attention
-from bench.worker.batch import IGNORED, global_batch
+from bench.worker.batch import global_batch
 from bench.worker.reference.blocks import blockwise
-from bench.worker.reference.files import Take
+from bench.worker.reference.files import Losses, Take
 from bench.worker.reference.pieces import (
     Gradients,
     Head,
@@ -69,8 +69,9 @@ class Row:
     labels: Tensor
     positions: Tensor
     weight: float
-    """What its sum of cross-entropies counts in the loss: 1 / (replicas x valid labels of its
-    replica)."""
+    """What its sum of cross-entropies counts in the loss (`loss_definitions.weights`)."""
+    ratio: float
+    """How many times as much it counts by the other definition."""
 
 
 def loss_and_gradient(
@@ -81,10 +82,12 @@ def loss_and_gradient(
     device: torch.device = CPU,
     sizes: Optional[Sizes] = None,
     beat: Optional[Callable[[], None]] = None,
-) -> float:
-    """Mean over replicas of the mean over a replica's valid labels; its gradient goes to `take`.
+    take_other: Optional[Take] = None,
+) -> Losses:
+    """The losses of the whole batch; the gradient of `configuration.reference` goes to `take`.
 
-    `beat` is called after each layer of each sequence, as a sign of life.
+    `beat` is called after each layer of each sequence, as a sign of life. `take_other` gets the
+    gradient of the other definition.
     """
     c = configuration
     kept = reference_cost.stored_inputs_bytes(c) <= reference_cost.INPUTS_ON_DEVICE_BYTES
@@ -97,6 +100,7 @@ def loss_and_gradient(
         sizes=sizes or Sizes.of(c.model),
         take=take,
         beat=beat or _nothing,
+        take_other=take_other,
     )
     with torch.no_grad():
         return passes.run(_sequences(c, device))
@@ -126,15 +130,16 @@ def loss(
 
 
 def _sequences(configuration: Configuration, device: torch.device) -> List[Row]:
-    batch, found = global_batch(configuration), []
-    for replica in range(configuration.dp):
-        valid = int((batch.labels[replica] != IGNORED).sum())
-        weight = 1.0 / (configuration.dp * max(1, valid))
-        for row in range(configuration.micro_batch):
+    c, batch, found = configuration, global_batch(configuration), []
+    counts = loss_definitions.valid_labels(batch)
+    own = loss_definitions.weights(c.reference, counts)
+    ratios = loss_definitions.ratios(c.reference, counts)
+    for replica in range(c.dp):
+        for row in range(c.micro_batch):
             place = (replica, slice(row, row + 1))
             arrays = (torch.from_numpy(array[place].copy()).to(device) for array in batch)
             tokens, labels, positions = arrays
-            found.append(Row(tokens, labels, positions, weight))
+            found.append(Row(tokens, labels, positions, own[replica], ratios[replica]))
     return found
 
 
@@ -151,6 +156,7 @@ class _Passes:
     sizes: Sizes
     take: Take
     beat: Callable[[], None]
+    take_other: Optional[Take] = None
 
     def loss(self, sequences: List[Row]) -> float:
         """The loss alone."""
@@ -164,8 +170,8 @@ class _Passes:
                 total += tile.item() * sequence.weight
         return total
 
-    def run(self, sequences: List[Row]) -> float:
-        """The loss; the gradient goes to `take`."""
+    def run(self, sequences: List[Row]) -> Losses:
+        """The losses; the gradient goes to `take`."""
         x = self._embedded(sequences)
         inputs: List[List[Tensor]] = []
         for layer in range(self.spec.layers):
@@ -176,7 +182,10 @@ class _Passes:
         for layer in reversed(range(self.spec.layers)):
             upstream = self._backward(layer, sequences, inputs.pop(), upstream)
         self._embedding_backward(sequences, upstream)
-        return sum(losses)
+        total = Losses(0.0, 0.0)
+        for sequence, share in zip(sequences, losses):
+            total = total.plus(share, sequence.ratio)
+        return total
 
     def _embedded(self, sequences: List[Row]) -> List[Tensor]:
         embedding = self.weights["embedding.weight"]
@@ -190,12 +199,15 @@ class _Passes:
         self, layer: int, sequences: List[Row], x: List[Tensor], upstream: List[Tensor]
     ) -> List[Tensor]:
         block = self._block(layer)
-        gradients = Gradients(block, self.dtype)
+        gradients = self._gradients(block)
         found = []
         for parts in zip(sequences, x, upstream):
             found.append(self._stored(self._layer_backward(block, gradients, *parts)))
-        gradients.hand_over(f"blocks.{layer}.", self.take)
+        gradients.hand_over(f"blocks.{layer}.", self.take, self.take_other)
         return found
+
+    def _gradients(self, module: torch.nn.Module) -> Gradients:
+        return Gradients(module, self.dtype, both=self.take_other is not None)
 
     def _block(self, layer: int) -> model.Block:
         exact = self.dtype == torch.float64
@@ -251,7 +263,9 @@ class _Passes:
             local = [leaf(x[:, part]), leaf(attended[:, part])]
             with torch.enable_grad():
                 out = after_attention(block, *local)
-            dx[:, part], dattended[:, part] = gradients.add([out], [dx[:, part]], local)
+            dx[:, part], dattended[:, part] = gradients.add(
+                [out], [dx[:, part]], local, sequence.ratio
+            )
         dqkv = torch.autograd.grad(attended, qkv, dattended)
         del attended, dattended, qkv
         cos, sin = self._rope(sequence)
@@ -259,7 +273,8 @@ class _Passes:
             local = [leaf(x[:, part])]
             with torch.enable_grad():
                 outs = before_attention(block, local[0], cos[:, part], sin[:, part])
-            dx[:, part] += gradients.add(outs, [d[:, part] for d in dqkv], local)[0]
+            upstreams = [d[:, part] for d in dqkv]
+            dx[:, part] += gradients.add(outs, upstreams, local, sequence.ratio)[0]
         return dx
 
     def _loss(
@@ -267,7 +282,7 @@ class _Passes:
     ) -> Tuple[List[float], List[Tensor]]:
         """Each sequence's share of the loss, and the gradient of the last layer's output."""
         head = self._loaded(lambda: Head(self.spec), "")
-        gradients, losses, upstream = Gradients(head, self.dtype), [], []
+        gradients, losses, upstream = self._gradients(head), [], []
         for sequence, output in zip(sequences, outputs):
             x, share = output.to(self.device), 0.0
             dx = torch.empty_like(x)
@@ -275,19 +290,25 @@ class _Passes:
                 local = [leaf(x[:, part])]
                 with torch.enable_grad():
                     tile = head(local[0], sequence.labels[:, part]) * sequence.weight
-                dx[:, part] = gradients.add([tile], [torch.ones_like(tile)], local)[0]
+                ones = [torch.ones_like(tile)]
+                dx[:, part] = gradients.add([tile], ones, local, sequence.ratio)[0]
                 share += tile.item()
             losses.append(share)
             upstream.append(self._stored(dx))
-        gradients.hand_over("", self.take)
+        gradients.hand_over("", self.take, self.take_other)
         return losses, upstream
 
     def _embedding_backward(self, sequences: List[Row], upstream: List[Tensor]) -> None:
-        shape = self.weights["embedding.weight"].shape
-        total = torch.zeros(shape, dtype=wide(self.dtype), device=self.device)
-        for sequence, dx in zip(sequences, upstream):
-            total.index_add_(0, sequence.tokens[0], dx[0].to(self.device, total.dtype))
-        self.take("embedding.weight", total.double().cpu().numpy())
+        name, shape = "embedding.weight", self.weights["embedding.weight"].shape
+        both = [(self.take, False)]
+        if self.take_other is not None:
+            both.append((self.take_other, True))
+        for take, other in both:
+            total = torch.zeros(shape, dtype=wide(self.dtype), device=self.device)
+            for sequence, dx in zip(sequences, upstream):
+                rows = dx[0].to(self.device, total.dtype)
+                total.index_add_(0, sequence.tokens[0], rows, alpha=sequence.ratio if other else 1)
+            take(name, total.double().cpu().numpy())
 
 
 def _tiles(x: Tensor, tile: int) -> Iterator[slice]:

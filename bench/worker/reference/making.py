@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import resource
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import numpy as np
 import torch
@@ -16,21 +17,35 @@ from bench.record import Wanted
 from bench.record_files import first_loss_file
 from bench.trial import Configuration
 from bench.worker import model, precision, sdpa
+from bench.worker.loss_definitions import OTHER
 from bench.worker.metrics.gradient import Comparison, combine, compare
 from bench.worker.reference import layers, whole
-from bench.worker.reference.files import Reference, Take, new_vector, noise_file, write_json
+from bench.worker.reference.files import (
+    OTHER_FILE,
+    Losses,
+    Reference,
+    Take,
+    new_vector,
+    noise_file,
+    write_json,
+)
 from bench.worker.reference.initial import link_weights
 
 Beat = Optional[Callable[[], None]]
 
 
 def missing(folder: Path, configuration: Configuration, check: Wanted) -> List[str]:
-    """What `create` would have to make: `weights`, and for `exact` also `gradient` and `noise`."""
+    """What `create` would have to make: `weights`, and for `exact` also `gradient` and `noise`.
+
+    `other` is the gradient by the other definition, where there are two.
+    """
     wanted = {"weights": folder / "weights.npy"}
     if check == "first_loss":
         wanted["first_loss"] = first_loss_file(folder)
     if check == "exact":
         wanted["gradient"] = folder / "reference.json"
+        if configuration.ragged_replicas:
+            wanted["other"] = folder / OTHER_FILE
         wanted["noise"] = noise_file(folder, configuration)
     return [part for part, path in wanted.items() if not path.exists()]
 
@@ -58,7 +73,7 @@ def create(
         by_layers = theory.reference_by_layers(configuration)
     if "weights" in parts:
         link_weights(folder, configuration)
-    if "gradient" in parts:
+    if "gradient" in parts or "other" in parts:
         _gradient(folder, configuration, by_layers, beat)
     if "noise" in parts:
         _noise(folder, configuration, by_layers, beat)
@@ -67,18 +82,23 @@ def create(
 
 
 def _gradient(folder: Path, configuration: Configuration, by_layers: bool, beat: Beat) -> None:
-    """The float64 gradient and loss."""
-    weights = Reference(folder, configuration.model).weights()
-    shapes = model.parameter_shapes(configuration.model)
-    device, began = _device(configuration), time.monotonic()
-    with new_vector(folder / "gradient.npy", shapes, np.float64) as gradient:
-
-        def take(name: str, value: np.ndarray) -> None:
-            gradient[name][...] = value
-
-        loss = _computed(configuration, weights, torch.float64, take, by_layers, beat)
+    """The float64 gradient and loss; by both definitions where replicas may differ."""
+    c = configuration
+    weights = Reference(folder, c.model).weights()
+    shapes = model.parameter_shapes(c.model)
+    device, began = _device(c), time.monotonic()
+    with ExitStack() as files:
+        own = files.enter_context(new_vector(folder / "gradient.npy", shapes, np.float64))
+        other: Optional[Dict[str, np.ndarray]] = None
+        if c.ragged_replicas:
+            other = files.enter_context(new_vector(folder / OTHER_FILE, shapes, np.float64))
+        take_other = None if other is None else _into(other)
+        losses = _computed(c, weights, torch.float64, _into(own), by_layers, beat, take_other)
+        about_other = None if other is None else _about_other(c, own, other, losses)
     content = {
-        "loss": loss,
+        "loss": losses.own,
+        "reference": c.reference,
+        "other": about_other,
         "torch": torch.__version__,
         "by": "layers" if by_layers else "whole",
         "device": _device_name(device),
@@ -86,6 +106,30 @@ def _gradient(folder: Path, configuration: Configuration, by_layers: bool, beat:
         "peak_bytes": _peak_bytes(device),
     }
     write_json(folder / "reference.json", content)
+
+
+def _into(vector: Mapping[str, np.ndarray]) -> Take:
+    def take(name: str, value: np.ndarray) -> None:
+        vector[name][...] = value
+
+    return take
+
+
+def _about_other(
+    configuration: Configuration,
+    own: Mapping[str, np.ndarray],
+    other: Mapping[str, np.ndarray],
+    losses: Losses,
+) -> Optional[Dict[str, Any]]:
+    """What `reference.json` says of the other definition; None where the two gradients are one."""
+    distance = combine(compare(own[name], other[name]) for name in own).relative_error
+    if not distance:
+        return None
+    return {
+        "reference": OTHER[configuration.reference],
+        "loss": losses.other,
+        "distance": distance,
+    }
 
 
 def _first_loss(folder: Path, configuration: Configuration, beat: Beat) -> None:
@@ -122,13 +166,19 @@ def _computed(
     take: Take,
     by_layers: bool,
     beat: Beat,
-) -> float:
-    if by_layers:
-        device = _device(configuration)
-        return layers.loss_and_gradient(
-            configuration, weights, dtype, take, device=device, beat=beat
-        )
-    return whole.loss_and_gradient(configuration, weights, dtype, take)
+    take_other: Optional[Take] = None,
+) -> Losses:
+    if not by_layers:
+        return whole.loss_and_gradient(configuration, weights, dtype, take, take_other)
+    return layers.loss_and_gradient(
+        configuration,
+        weights,
+        dtype,
+        take,
+        device=_device(configuration),
+        beat=beat,
+        take_other=take_other,
+    )
 
 
 def _device(configuration: Configuration) -> torch.device:

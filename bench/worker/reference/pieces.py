@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -26,32 +26,50 @@ class Head(nn.Module):
 
 
 class Gradients:
-    """Gradients of a module's parameters, summed over tiles and sequences in float32 or wider."""
+    """Gradients of a module's parameters, summed over tiles and sequences in float32 or wider.
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+    With `both`, a second sum is kept, of the other definition of the loss.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, both: bool = False) -> None:
         self._parameters = dict(module.named_parameters())
         self._sums: Dict[str, Tensor] = {}
+        self._others: Optional[Dict[str, Tensor]] = {} if both else None
         self._dtype = wide(dtype)
 
     def add(
-        self, outputs: Sequence[Tensor], upstream: Sequence[Tensor], inputs: List[Tensor]
+        self,
+        outputs: Sequence[Tensor],
+        upstream: Sequence[Tensor],
+        inputs: List[Tensor],
+        ratio: float = 1.0,
     ) -> List[Tensor]:
-        """Add what `outputs` tells of the parameters; returns the gradients of `inputs`."""
+        """Add what `outputs` tells of the parameters; returns the gradients of `inputs`.
+
+        By the other definition it counts `ratio` times as much.
+        """
         names, parameters = list(self._parameters), list(self._parameters.values())
         found = torch.autograd.grad(outputs, [*inputs, *parameters], upstream, allow_unused=True)
         for name, gradient in zip(names, found[len(inputs) :]):
             if gradient is None:  # of the layer's other half
                 continue
+            if self._others is not None:
+                if name not in self._others:
+                    self._others[name] = torch.zeros_like(gradient, dtype=self._dtype)
+                self._others[name].add_(gradient, alpha=ratio)
             if name in self._sums:
                 self._sums[name] += gradient
             else:
                 self._sums[name] = gradient.to(self._dtype)
         return list(found[: len(inputs)])
 
-    def hand_over(self, prefix: str, take: Take) -> None:
-        """Tell `take` what has come together."""
+    def hand_over(self, prefix: str, take: Take, take_other: Optional[Take] = None) -> None:
+        """Tell `take` what has come together, and `take_other` the other definition's."""
         for name, total in self._sums.items():
             take(prefix + name, total.double().cpu().numpy())
+        if self._others is not None and take_other is not None:
+            for name, total in self._others.items():
+                take_other(prefix + name, total.double().cpu().numpy())
 
 
 def before_attention(

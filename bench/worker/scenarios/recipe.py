@@ -1,14 +1,17 @@
 """One training step with a loss aggregation that is given as source text.
 
 `options.source` is Python that defines `aggregate(loss, tokens, group)`: this rank's mean loss,
-its number of valid labels, and the sequence-parallel group; it returns what is
-back-propagated. The text runs as it is, so what was judged is what can be pasted.
+its number of valid labels, and the sequence-parallel group; it returns what is back-propagated.
+Over no label the mean is NaN, as `torch.nn.functional.cross_entropy` gives it. The text runs as it
+is, so what was judged is what can be pasted.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Callable, Dict
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -38,7 +41,8 @@ def run(rank: Rank) -> Dict[str, Any]:
 
 
 def _call(aggregate: Aggregate, shard: ShardLoss, group: dist.ProcessGroup) -> Tensor:
-    return aggregate(shard.mean, shard.tokens, group)
+    nan = torch.zeros_like(shard.mean).masked_fill(shard.tokens == 0, math.nan)
+    return aggregate(shard.mean + nan, shard.tokens, group)
 
 
 def _function(source: str) -> Aggregate:

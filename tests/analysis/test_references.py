@@ -1,0 +1,83 @@
+"""What tables, audits and sentences say of the definition that a gradient is not judged by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from analysis import references
+from analysis.audit_table import as_json, markdown
+from analysis.compare import compare, sentences
+from analysis.frame import load
+from analysis.table import render, summary
+from tests import factories
+from tests.factories import gradient, other
+
+OFF = {"verdict": "wrong", "residual": 0.0291}
+
+
+def frame(folder: Path, *, own: dict[str, Any] | None = None, **fields: Any) -> pd.DataFrame:
+    """Of two aggregations; `local` is beside the other definition what `fields` say."""
+    known = other(**{**OFF, **fields})
+    local = gradient(other=known, **(own or {}))
+    records = [
+        factories.ok(round=n, loss=loss, gradient=local if loss == "local" else gradient())
+        for n in range(3)
+        for loss in ("local", "all_gather")
+    ]
+    factories.write(folder, *records)
+    return load(folder)
+
+
+def test_a_table_says_it_beside_the_verdict(tmp_path: Path) -> None:
+    trials = frame(tmp_path)
+    table = summary(trials).set_index("loss")
+    assert table.gradient["local"] == "match ×1 (token_mean: 2.9 % off)"
+    assert table.gradient["all_gather"] == "match ×1"
+    console = Console(width=200, record=True)
+    render(trials, console)
+    text = console.export_text()
+    assert "token_mean: the same gradient beside that of the mean over all valid tokens" in text
+    assert "verdicts are by replica_mean, the mean over replicas of each one's mean" in text
+
+
+@pytest.mark.parametrize(
+    ("own", "fields", "words"),
+    [
+        ({}, {}, "token_mean: 2.9 % off"),
+        ({}, {"verdict": "match"}, ""),
+        ({"verdict": "wrong"}, {"verdict": "match"}, "token_mean: match"),
+        ({"verdict": "wrong"}, {}, ""),
+        ({}, {"verdict": "scaled", "scale_label": "×2"}, "token_mean: ×2"),
+        ({"verdict": "scaled", "scale_label": "×2"}, {}, "token_mean: 2.9 % off"),
+        ({}, {"residual": None}, "token_mean: wrong"),
+    ],
+    ids=str,
+)
+def test_the_words(tmp_path: Path, own: dict[str, Any], fields: dict[str, Any], words: str) -> None:
+    trials = frame(tmp_path, own=own, **fields)
+    assert references.words(trials) == words
+    assert bool(references.legend(trials)) == bool(words)
+
+
+def test_an_audit_says_it_below_the_matrix(tmp_path: Path) -> None:
+    trials = frame(tmp_path)
+    assert "differ in their numbers" in markdown(trials)
+    assert markdown(trials).count("×1 is 2.9 % off") == 1
+    assert as_json(trials).count("token_mean: 2.9 % off") == 1
+
+
+def test_a_comparison_says_it_in_a_sentence(tmp_path: Path) -> None:
+    said = sentences(compare(frame(tmp_path), {"loss": "local"}, {"loss": "all_gather"}))
+    assert "Beside token_mean the gradient of local is 2.9 % off." in said
+
+
+def test_records_before_the_field_say_nothing(tmp_path: Path) -> None:
+    trials = load(Path(__file__).resolve().parents[2] / "results" / "reference")
+    assert set(trials.reference) == {"replica_mean"}
+    assert trials.gradient_other.isna().all()
+    assert references.legend(trials) == []
