@@ -41,8 +41,6 @@ class Cell(NamedTuple):
     """`×1`, `×½`, `wrong`, `none`, an exception's name, or several with their counts."""
     detail: str = ""
     """What failed, where and on which ranks."""
-    other: str = ""
-    """What the gradient is beside the other reference, where that says another thing."""
 
 
 NOT_RUN = Cell("unknown", "not run")
@@ -80,7 +78,8 @@ def is_audit(frame: pd.DataFrame) -> bool:
 def cases(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per raw cell: `environment`, the row axes as text, `zero`, and a `Cell`'s fields.
 
-    `frame` is `analysis.frame.load`'s; `trials` counts the rounds in the cell.
+    `frame` is `analysis.frame.load`'s; `trials` counts the rounds in the cell; `beside_other` says
+    what the gradient is beside the other reference, where that is another thing.
     """
     named = frame.assign(split=[f"sp={sp} dp={dp}" for sp, dp in zip(frame.sp, frame.dp)])
     axes = axes_of(frame)
@@ -90,10 +89,15 @@ def cases(frame: pd.DataFrame) -> pd.DataFrame:
     for name in axes:
         named[name] = named[name].map(text_of)
     rows = [
-        {**dict(zip(keys, key)), **cell_of(trials)._asdict(), "trials": len(trials)}
+        {
+            **dict(zip(keys, key)),
+            **cell_of(trials)._asdict(),
+            "beside_other": references.words(trials),
+            "trials": len(trials),
+        }
         for key, trials in named.groupby(keys, sort=False)
     ]
-    return pd.DataFrame(rows, columns=[*keys, *Cell._fields, "trials"])
+    return pd.DataFrame(rows, columns=[*keys, *Cell._fields, "beside_other", "trials"])
 
 
 def axes_of(frame: pd.DataFrame) -> list[str]:
@@ -272,7 +276,7 @@ def _outcome(trial: Any) -> Cell:
     known = not pd.isna(trial.gradient_ranks_agree) and not pd.isna(trial.gradient_scale)
     if known and not trial.gradient_ranks_agree:  # without a scale nothing could be compared
         return Cell("mixed", f"{text}, ranks differ")
-    return Cell(verdict, text, other=references.beside(trial))
+    return Cell(verdict, text)
 
 
 def _why(reason: Any) -> str:

@@ -89,8 +89,8 @@ def beside_other(frame: pd.DataFrame) -> list[str]:
     """What the gradients are beside the other definition of the reference, and what that is."""
     found: dict[str, set[str]] = {}
     table = cases(frame)
-    for cell in table[table.other != ""].itertuples():
-        found.setdefault(str(cell.text), set()).add(str(cell.other).partition(": ")[2])
+    for cell in table[table.beside_other != ""].itertuples():
+        found.setdefault(str(cell.text), set()).add(str(cell.beside_other).partition(": ")[2])
     if not found:
         return []
     told = [f"{text} is {span_of(others)}" for text, others in sorted(found.items())]

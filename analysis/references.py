@@ -35,8 +35,8 @@ def legend(frame: pd.DataFrame) -> list[str]:
     """What such words mean, where `beside` has any for `frame`."""
     told = frame[[bool(beside(trial)) for trial in frame.itertuples()]]
     return [
-        f"{OTHER[name]}: the same gradient beside that of {MEANING[OTHER[name]]}, where replicas "
-        f"differ in their numbers; verdicts are by {name}, {MEANING[name]}"
+        f"{OTHER[name]}: the same gradient beside that of {MEANING[OTHER[name]]}; verdicts are by "
+        f"{name}, {MEANING[name]}"
         for name in told.reference.unique()
     ]
 

@@ -76,6 +76,7 @@ def test_json_has_every_case(frame: Any) -> None:
         "kind": "scaled",
         "text": "×2",
         "detail": "",
+        "beside_other": "",
         "trials": 1,
     } in found
 
