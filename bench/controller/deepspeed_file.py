@@ -22,15 +22,14 @@ MOST_MICRO_BATCH = 8
 AUTO = "auto"
 _DEFAULT = "DeepSpeed's default"
 
-_NO_STEP = "the gradient is read before a step"
-_ELSEWHERE = "nothing is reported elsewhere"
-_WITHOUT = "audited without it"
+_BEFORE = "(the gradient is read before a step)"
+_NOTHING = "nothing"
 LEFT_OUT: dict[str, str] = {
-    "optimizer": f"torch's Adam is used; {_NO_STEP}",
-    "scheduler": f"none is used; {_NO_STEP}",
-    "amp": _WITHOUT,
-    "torch_autocast": _WITHOUT,
-    **dict.fromkeys(("tensorboard", "wandb", "csv_monitor", "comet", "monitor_config"), _ELSEWHERE),
+    "optimizer": f"torch's Adam {_BEFORE}",
+    "scheduler": f"none {_BEFORE}",
+    "amp": _NOTHING,
+    "torch_autocast": _NOTHING,
+    **dict.fromkeys(("tensorboard", "wandb", "csv_monitor", "comet", "monitor_config"), _NOTHING),
     **dict.fromkeys(
         (
             "activation_checkpointing",
@@ -57,7 +56,7 @@ LEFT_OUT: dict[str, str] = {
             "tensor_parallel",
             "wall_clock_breakdown",
         ),
-        _WITHOUT,
+        _NOTHING,
     ),
 }
 """Sections of the file that are not handed to DeepSpeed, and what is done in their stead."""
@@ -188,7 +187,7 @@ def _without_auto(prefix: str, content: dict[str, Any], ignored: list[Ignored]) 
 def _used_for_auto(option: str) -> str:
     if option.partition(".")[0] in _PRECISIONS:
         return "float32" if option.endswith(".enabled") else _DEFAULT
-    return "every stage is audited" if option == "zero_optimization.stage" else _DEFAULT
+    return "every stage" if option == "zero_optimization.stage" else _DEFAULT
 
 
 def _stage(path: Path, value: Any) -> Optional[int]:
@@ -220,9 +219,9 @@ def _precision(path: Path, options: dict[str, Any], ignored: list[Ignored]) -> b
     half = _section(path, options, "fp16")
     if _switch(path, "fp16", half):
         used = "bfloat16" if enabled else "float32"
-        ignored.append(Ignored("fp16.enabled", "true", f"{used}: float16 is no dtype of spbench"))
+        ignored.append(Ignored("fp16.enabled", "true", f"{used} (float16 is no dtype of spbench)"))
     if half:
-        ignored.append(Ignored("fp16", _short(half), _WITHOUT))
+        ignored.append(Ignored("fp16", _short(half), _NOTHING))
     options.pop("fp16", None)
     return enabled
 
@@ -247,7 +246,7 @@ def _micro_batch(path: Path, options: dict[str, Any], ignored: list[Ignored]) ->
     if accumulated not in (None, 1):
         ignored.append(Ignored(_BATCH[2], str(accumulated), "1"))
     if total is not None:
-        used_for = f"it follows from train_micro_batch_size_per_gpu={used} and the ranks audited"
+        used_for = f"what follows from train_micro_batch_size_per_gpu={used} and the ranks audited"
         ignored.append(Ignored(_BATCH[0], str(total), used_for))
     return used
 

@@ -37,7 +37,7 @@ __all__ = [
 
 ATTEMPTS = 3
 """Candidates for a recipe that are tried at a ZeRO stage before it is left without one."""
-UNASKED = "DeepSpeed does not look at it: it changes nothing"
+UNASKED = "nothing (DeepSpeed does not look at it)"
 
 Launch = Callable[[Trial], Record]
 Note = Callable[[str], None]

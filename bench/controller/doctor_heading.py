@@ -36,7 +36,7 @@ def heading(audit: Audit) -> Iterator[str]:
     remedy = "" if q.file is not None else f"; {OPTION} FILE audits under yours"
     yield f"known to change it: {', '.join(others)}{remedy}"
     for one in q.file.ignored if q.file is not None else ():
-        yield f"ignored: {one.option}={one.value}; {one.used}"
+        yield f"ignored: {one.option}={one.value}; used instead: {one.used}"
 
 
 def conditions(question: Question) -> dict[str, Any]:

@@ -59,15 +59,15 @@ def test_a_file_as_people_have_it(tmp_path: Path) -> None:
     used = {one.option: one.used for one in found.ignored}
     assert used == {
         "fp16.enabled": "float32",
-        "fp16": "audited without it",
+        "fp16": "nothing",
         "zero_optimization.reduce_bucket_size": "DeepSpeed's default",
         "zero_optimization.offload_param.device": "cpu",
         "gradient_clipping": "DeepSpeed's default",
         "gradient_accumulation_steps": "1",
-        "optimizer": "torch's Adam is used; the gradient is read before a step",
-        "scheduler": "none is used; the gradient is read before a step",
-        "steps_per_print": "audited without it",
-        "wandb": "nothing is reported elsewhere",
+        "optimizer": "torch's Adam (the gradient is read before a step)",
+        "scheduler": "none (the gradient is read before a step)",
+        "steps_per_print": "nothing",
+        "wandb": "nothing",
     }
 
 
@@ -97,7 +97,7 @@ def test_the_stage(tmp_path: Path, content: Any, zero: int | None, given: bool) 
         (
             {"fp16": {"enabled": True}},
             "float32",
-            [Ignored("fp16.enabled", "true", "float32: float16 is no dtype of spbench")],
+            [Ignored("fp16.enabled", "true", "float32 (float16 is no dtype of spbench)")],
         ),
     ],
     ids=str,

@@ -185,8 +185,8 @@ def test_it_audits_under_the_users_file_without_what_deepspeed_does_not_look_at(
         "holds for: dtype=bfloat16, micro_batch=2, zero_optimization.reduce_scatter=false, and "
         "else DeepSpeed's defaults" in rows
     )
-    assert "ignored: gradient_accumulation_steps=16; 1" in rows
-    assert "ignored: nonsense=1; DeepSpeed does not look at it: it changes nothing" in rows
+    assert "ignored: gradient_accumulation_steps=16; used instead: 1" in rows
+    assert "ignored: nonsense=1; used instead: nothing (DeepSpeed does not look at it)" in rows
     assert any(row.startswith("known to change it: sp and dp (") for row in rows)
     content = as_json(made)
     assert content["deepspeed"] == {"zero_optimization": {"reduce_scatter": False}}

@@ -38,7 +38,7 @@ def gradient(make, *arguments, **named):
 def other(make, *arguments, **named):
     """Gradient and loss by the other definition, from the same pass."""
     found = {}
-    losses = make(*arguments, lambda name, value: None, take_other=found.__setitem__, **named)
+    losses = make(*arguments, nothing, take_other=found.__setitem__, **named)
     return found, losses.other
 
 
@@ -186,8 +186,13 @@ SHAPES = {
     "feed-forward": ({"seq_len": 64}, {"hidden": 128, "ffn": 1024}),
     "loss": ({"seq_len": 64}, {"vocab": 8192}),
     "stored inputs": ({"seq_len": 256, "micro_batch": 8}, {"layers": 8}),
+    "two gradients": ({"seq_len": 64, "world": 2, "mask": "ragged"}, {"hidden": 128, "ffn": 1024}),
 }
 """What each shape has most of: fields of the configuration, and of its model."""
+
+
+def nothing(name, gradient):
+    """A gradient that nobody wants."""
 
 
 def memory(one, folder):
@@ -199,8 +204,9 @@ def memory(one, folder):
         place = Path(folder) / name / case.reference_key
         reference.create(place, case, "off")
         weights = reference.Reference(place, model).weights()
+        other = nothing if case.ragged_replicas else None
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-            layers.loss_and_gradient(case, weights, torch.float64, lambda name, gradient: None)
+            layers.loss_and_gradient(case, weights, torch.float64, nothing, take_other=other)
         events = seen.profiler.kineto_results.events()
         changes = [event.nbytes() for event in events if event.name() == "[memory]"]
         shares[name] = max(itertools.accumulate(changes)) / reference_device_bytes(case)
