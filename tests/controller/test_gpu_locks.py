@@ -198,7 +198,7 @@ def test_a_trial_has_its_gpus_from_its_first_launch_to_its_end(
     seen: list[Any] = []
     stub = StubHost(seen)
     monkeypatch.setattr(gpu_locks, "FOLDER", tmp_path)
-    monkeypatch.setattr(Hosts, "_host", lambda self, key, folder, gpus: stub)
+    monkeypatch.setattr(Hosts, "_host", lambda *_: stub)
 
     def twice(trial: Trial, launch: Callable[[Trial], Record], note: object) -> Record:
         launch(trial)
@@ -216,7 +216,7 @@ def test_a_lock_that_cannot_be_opened_is_a_record(
     tmp_path: Path, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_locks, "_open", _refused)
-    monkeypatch.setattr(Hosts, "_host", lambda self, key, folder, gpus: StubHost([]))
+    monkeypatch.setattr(Hosts, "_host", lambda *_: StubHost([]))
     configuration = configure(world=2, sp=2, comm=CommSpec(name="nccl"), gradient_check="off")
     with Hosts(lambda spec: None) as hosts:  # type: ignore[arg-type]
         record = hosts.run(Trial(configuration=configuration, round=0), tmp_path)
