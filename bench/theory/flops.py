@@ -51,19 +51,36 @@ def model_flops_per_step(
     return dp * micro_batch * seq_len * model_flops_per_token(model, seq_len, causal)
 
 
-def hardware_flops_per_step(
-    model: ModelSpec, dp: int, micro_batch: int, seq_len: int, causal: bool = True
-) -> float:
-    """FLOPs that are executed in one step: model FLOPs, and recomputation where there is any.
+def recomputed_matmul_parameters(model: ModelSpec) -> int:
+    """Weights whose products a step computes a second time [elements].
 
-    Activation checkpointing runs each layer's forward again, a third of the layer's model
-    FLOPs; the lm_head is not recomputed. Source: arXiv 2205.05198, section 5 and appendix A.
+    Under activation checkpointing these are a layer's weights but the down projection: torch's
+    non-reentrant checkpoint stops the second forward pass as soon as it has every tensor that
+    backward wants, and the last one is the down projection's input. With `loss_tiles` the
+    lm_head is computed again, since the softmax of its logits is what backward wants.
+    Source: `_StopRecomputationError` in torch's `utils/checkpoint.py`, and `bench/worker/model.py`.
     """
-    flops = model_flops_per_step(model, dp, micro_batch, seq_len, causal)
+    again = 0
     if model.activation_checkpointing:
-        lm_head = 6 * model.vocab * model.hidden * dp * micro_batch * seq_len
-        flops += (flops - lm_head) / 3
-    return flops
+        again += model.layers * (layer_matmul_parameters(model) - model.hidden * model.ffn)
+    if model.loss_tiles > 1:
+        again += model.vocab * model.hidden
+    return again
+
+
+def recomputed_attention_flops_per_token(model: ModelSpec, seq_len: int) -> float:
+    """FLOPs of causal attention's second forward pass: 4 L H d S c under checkpointing, else 0."""
+    if not model.activation_checkpointing:
+        return 0.0
+    return 4 * model.layers * model.heads * model.head_dim * seq_len * causal_share(seq_len)
+
+
+def hardware_flops_per_step(model: ModelSpec, dp: int, micro_batch: int, seq_len: int) -> float:
+    """FLOPs that are executed in one step: model FLOPs, and recomputation where there is any."""
+    again = 2 * recomputed_matmul_parameters(model)
+    again_per_token = again + recomputed_attention_flops_per_token(model, seq_len)
+    tokens = dp * micro_batch * seq_len
+    return model_flops_per_step(model, dp, micro_batch, seq_len) + tokens * again_per_token
 
 
 def utilization(flops_per_step: float, step_s: float, world: int, peak_flops: float) -> float:

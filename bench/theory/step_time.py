@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Dict
 
 from bench.theory.cluster import Cluster, Efficiencies
 from bench.theory.flops import (
-    hardware_flops_per_step,
     matmul_parameters,
     model_flops_per_step,
+    recomputed_attention_flops_per_token,
+    recomputed_matmul_parameters,
     total_parameters,
 )
 from bench.theory.memory import live_layer_bytes, logits_bytes, model_state_bytes
-from bench.theory.traffic import ulysses_bytes_per_step
+from bench.theory.traffic import state_bytes, ulysses_bytes_per_step
 
 if TYPE_CHECKING:
     from bench.trial import ModelSpec
@@ -85,15 +86,11 @@ class StepTime:
         return name if seconds >= self.overhead else "fixed overhead"
 
 
-def gradient_bytes(parameters: int, zero: int, world: int, element_bytes: int) -> float:
-    """Bytes that one rank sends in a step for gradients and weights.
-
-    ZeRO 0 to 2 reduce-scatter the gradients and all-gather what they updated, 2 e N (W-1)/W;
-    stage 3 gathers the weights for forward and again for backward: 3 e N (W-1)/W. Ranks of a
-    sequence-parallel group take part like all others. Source: arXiv 1910.02054, section 7.
-    """
-    passes = 3 if zero == 3 else 2
-    return passes * element_bytes * parameters * (world - 1) / world
+def gradient_bytes(
+    parameters: int, zero: int, world: int, element_bytes: int, sp: int = 1
+) -> float:
+    """Bytes that one rank sends in a step for gradients and weights: `state_bytes`, both parts."""
+    return state_bytes(parameters, zero, world, element_bytes, sp).total
 
 
 def work_per_rank(
@@ -116,27 +113,23 @@ def work_per_rank(
     model_flops = model_flops_per_step(model, dp, micro_batch, seq_len)
     matmul = 6.0 * matmul_parameters(model) * tokens
     attention = model_flops - matmul
-    recomputed = hardware_flops_per_step(model, dp, micro_batch, seq_len) - model_flops
-    attention_again = recomputed * attention / (model_flops - _head_flops(model, tokens))
+    matmul_again = 2 * recomputed_matmul_parameters(model) * tokens
+    attention_again = recomputed_attention_flops_per_token(model, seq_len) * tokens
     state = model_state_bytes(total_parameters(model), zero, world, element_bytes).total
     live = live_layer_bytes(model, sp, micro_batch, seq_len, element_bytes)
     passes = 3 if model.activation_checkpointing else 2
     sent = ulysses_bytes_per_step(model, sp, micro_batch, seq_len, element_bytes)
     return Work(
         layers=model.layers,
-        matmul_flops=(matmul + recomputed - attention_again) / world,
+        matmul_flops=(matmul + matmul_again) / world,
         attention_flops=(attention + attention_again) / world,
         memory_bytes=2 * state
         + passes * model.layers * live
         + 2 * logits_bytes(model, sp, micro_batch, seq_len),
         all_to_all_bytes=sent.total,
         all_to_all_calls=CALLS_PER_PASS * passes * model.layers if sp > 1 else 0,
-        gradient_bytes=gradient_bytes(total_parameters(model), zero, world, element_bytes),
+        gradient_bytes=gradient_bytes(total_parameters(model), zero, world, element_bytes, sp),
     )
-
-
-def _head_flops(model: ModelSpec, tokens: int) -> float:
-    return 6.0 * model.vocab * model.hidden * tokens
 
 
 def step_time(

@@ -45,8 +45,13 @@ def test_recomputation_goes_to_hardware_flops_only():
     model_flops = theory.model_flops_per_step(SMALL, 1, 1, 4)  # 4 * 11568 = 46272
     assert theory.model_flops_per_step(CHECKPOINTED, 1, 1, 4) == model_flops == 46272
     assert theory.hardware_flops_per_step(SMALL, 1, 1, 4) == model_flops
-    # lm_head: 6*80*4 = 1920; layers 44352, a third of which is 14784.
-    assert theory.hardware_flops_per_step(CHECKPOINTED, 1, 1, 4) == 46272 + 14784
+    # Again, of 4 tokens: 2*3*(576 - 128 of the down projection) = 2688 each, and a third of 720.
+    assert theory.hardware_flops_per_step(CHECKPOINTED, 1, 1, 4) == 46272 + 4 * (2688 + 240)
+
+
+def test_tiles_compute_the_head_again():
+    tiled = SMALL.model_copy(update={"loss_tiles": 2})
+    assert theory.hardware_flops_per_step(tiled, 1, 1, 4) == 46272 + 4 * 2 * 80
 
 
 def test_utilization():
@@ -98,6 +103,39 @@ def test_ring_bytes():
     assert theory.ring_bytes_per_layer(CHECKPOINTED, 4, 1, 8, 2).total == 96 + 96 + 192
     with pytest.raises(ValueError, match="seq_len=9"):
         theory.ring_bytes_per_layer(SMALL, 2, 1, 9, 2)
+
+
+@pytest.mark.parametrize(
+    ("zero", "sp", "reduced", "gathered"),
+    [
+        # 100 parameters of 2 bytes on 4 ranks: 200 * 3/4 = 150, twice for an all-reduce
+        pytest.param(0, 1, 300, 0, id="zero0"),
+        pytest.param(1, 1, 300, 150, id="zero1"),
+        pytest.param(2, 1, 300, 150, id="zero2"),
+        pytest.param(3, 1, 150, 150, id="zero3"),
+        pytest.param(1, 2, 600, 150, id="gradients travel in float32 under sp"),
+        pytest.param(3, 2, 300, 150, id="zero3 under sp"),
+    ],
+)
+def test_bytes_of_gradients_and_weights(zero, sp, reduced, gathered):
+    found = theory.state_bytes(100, zero, world=4, element_bytes=2, sp=sp)
+    assert found == theory.StateBytes(reduced, gathered)
+    assert found.total == reduced + gathered
+
+
+def test_zero_3_gathers_twice_in_its_first_step_and_what_is_too_much_to_keep():
+    first = theory.state_bytes(100, 3, world=4, element_bytes=2, first_step=True, persistent=20)
+    assert first == theory.StateBytes(150, 2 * 150 + 2 * 20 * 3 / 4)
+    large = theory.state_bytes(3 * 10**9, 3, world=4, element_bytes=2)
+    assert large.gathered == 2 * (3 + 2) * 10**9 * 3 / 4
+
+
+def test_bytes_that_a_collective_sends():
+    assert theory.sent_bytes("all_reduce", 800, 4) == 2 * 800 * 3 / 4
+    assert theory.sent_bytes("reduce_scatter_tensor", 800, 4) == 800 * 3 / 4
+    assert theory.sent_bytes("all_gather_into_tensor", 200, 4) == 200 * 3
+    with pytest.raises(KeyError):
+        theory.sent_bytes("gather", 1, 2)
 
 
 def test_bus_bandwidth():
