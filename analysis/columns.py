@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bench.record import PHASES, Status
 from bench.rounds import slowest
-from bench.theory import tokens_per_second
+from bench.theory import sent_bytes, tokens_per_second
 
 
 class Column(NamedTuple):
@@ -79,6 +79,11 @@ RESULTS = {
     "outside_allocator_bytes": Column(
         "float64", "on a rank's own GPU beside torch's allocator, maximum over ranks [bytes]"
     ),
+    "state_traffic_bytes": Column(
+        "float64",
+        "sent by a rank for gradients and weights in the first step, as counted, maximum over "
+        "ranks [bytes]; missing: nothing was counted, or a collective without a rule",
+    ),
     "gradient_mode": Column("str", "what the gradient was compared with; missing: not said"),
     "gradient_reason": Column("str", "why it was not compared; missing: it was, or not asked for"),
     "gradient_verdict": Column("str", "match, scaled, wrong or none; missing: not compared"),
@@ -93,6 +98,11 @@ RESULTS = {
     "gradient_other_relative_error": Column("float64", "|g - r'| / |r'| of the other reference r'"),
     "gradient_other_residual": Column("float64", "the same with the scale taken out"),
     "references_apart": Column("float64", "|r - r'| / |r'|: how far the two references are apart"),
+    "clip_threshold": Column(
+        "float64", "DeepSpeed's gradient_clipping; 0: none; missing: not said"
+    ),
+    "gradient_norm": Column("float64", "norm of the gradient before clipping"),
+    "clip_factor": Column("float64", "what the optimizer consumed over what was compared"),
     "sketch": Column("str", "the gradient as a sketch, relative to the folder; missing: none"),
     "first_loss": Column("float64", "loss of the first step, mean over ranks or replicas"),
     "reference_loss": Column("float64", "the reference's loss of the first step"),
@@ -109,6 +119,9 @@ RESULTS = {
 
 COLUMNS = {**RESULTS, **AXES}
 """All documented columns of the frame, in order."""
+
+ULYSSES = ("all_to_all", "all_to_all_single")
+"""Collectives that move activations between ranks."""
 
 Content = Mapping[str, Any]
 
@@ -167,10 +180,12 @@ def results_of(record: Content, axes: Content) -> dict[str, Any]:
         **_times(record, axes),
         "peak_memory_bytes": _most(record, "peak_bytes"),
         "outside_allocator_bytes": _most(record, "outside_allocator_bytes"),
+        "state_traffic_bytes": state_traffic_bytes(record["collectives"], axes["world"]),
         "gradient_mode": record.get("gradient_mode"),  # records of schema version 1 have neither
         "gradient_reason": record.get("gradient_reason"),
         "sketch": record.get("sketch"),
         **_gradient(record["gradient"]),
+        **_clipping(record.get("clipping")),
         **_first_loss(record),
         "emulated": bool(record["emulated"]),
         "timings_valid": bool(record["timings_valid"]),
@@ -232,6 +247,25 @@ def _most(record: Content, field: str) -> float | None:
     return float(max(known)) if known else None
 
 
+def state_traffic_bytes(collectives: Iterable[Content], world: int) -> float | None:
+    """Bytes that a rank sent over all ranks for gradients and weights, the most of any.
+
+    Of a record's `collectives`: all but all-to-alls in backward and in the optimizer's phase, and
+    ZeRO 3's gathers of weights in forward. What a loss aggregation sends is a few bytes.
+    """
+    sent: dict[int, float] = {}
+    for count in collectives:
+        name, phase = count["collective"], count["phase"]
+        if name in ULYSSES or phase == "aggregate":
+            continue
+        try:
+            one = sent_bytes(name, count["bytes"], world)
+        except KeyError:
+            return None
+        sent[count["rank"]] = sent.get(count["rank"], 0.0) + one
+    return max(sent.values(), default=None)
+
+
 def _gradient(gradient: Content | None) -> dict[str, Any]:
     found: Content = gradient or {}
     return {
@@ -254,6 +288,16 @@ def _other(other: Content) -> dict[str, Any]:
         "gradient_other_relative_error": _optional(other.get("relative_error")),
         "gradient_other_residual": _optional(other.get("residual")),
         "references_apart": _optional(other.get("distance")),
+    }
+
+
+def _clipping(clipping: Content | None) -> dict[str, float | None]:
+    """Missing in records of schema versions 1 and 2."""
+    found: Content = clipping or {}
+    return {
+        "clip_threshold": _optional(found.get("threshold")),
+        "gradient_norm": _optional(found.get("norm")),
+        "clip_factor": _optional(found.get("factor")),
     }
 
 

@@ -40,7 +40,9 @@ def predict(
     cluster: Annotated[
         str, typer.Option(help="A cluster in conf/cluster, or a YAML file like those.")
     ] = "h100",
-    gpus: Annotated[int, typer.Option(help="GPUs (on this-machine: ranks).")] = 8,
+    gpus: Annotated[
+        str, typer.Option(help="GPUs (on this-machine: ranks).", metavar="INTEGER")
+    ] = "8",
     seq_len: Annotated[int, typer.Option(help="Global sequence length [tokens].")] = 131072,
     zero: Annotated[int, typer.Option(min=0, max=3, help="ZeRO stage.")] = 3,
     micro_batch: Annotated[int, typer.Option(help="Sequences per data-parallel replica.")] = 1,
@@ -75,25 +77,30 @@ def predict(
 
     from rich.console import Console
 
+    from analysis.prediction.errors import published_errors
     from analysis.prediction.files import THIS_MACHINE, model_named
     from analysis.prediction.splits import NothingFits, Setting, predict_splits, recommend
     from analysis.prediction.table import as_json, show_basis, show_splits
     from analysis.reading import AnalysisError
 
     with one_line(AnalysisError):
-        machine = _cluster(cluster, gpus, remeasure)
-        fitted, impossible = (None, []) if results is None else _fitted(results, machine.cluster)
+        count = _count(gpus)
+        machine = _cluster(cluster, count, remeasure)
         chosen = dtype or (Dtype.FLOAT32 if cluster == THIS_MACHINE else Dtype.BFLOAT16)
         setting = Setting(
             model=model_named(model, checkpointing),
             cluster=machine.cluster,
-            efficiencies=machine.assumed if fitted is None else fitted.efficiencies(zero),
-            gpus=gpus,
+            efficiencies=machine.assumed,
+            gpus=count,
             seq_len=seq_len,
             zero=zero,
             micro_batch=micro_batch,
             dtype=chosen.value,
+            errors=published_errors(),
         )
+        fitted, impossible = None, list[str]()
+        if results is not None:
+            fitted, setting, impossible = _fitted(results, setting)
         splits = predict_splits(setting)
     try:
         recommendation, refusal = recommend(setting, splits), None
@@ -119,27 +126,43 @@ def predict(
         raise typer.Exit(NOTHING_FITS)
 
 
+def _count(text: str) -> int:
+    """A whole number as people write large ones; raises AnalysisError."""
+    from analysis.prediction.splits import refuse_gpus
+    from analysis.reading import AnalysisError
+
+    try:
+        number = float(text)
+        if number != int(number):
+            raise ValueError
+    except (ValueError, OverflowError) as error:
+        raise AnalysisError(f"--gpus {text}: must be a whole number") from error
+    refuse_gpus(int(number))
+    return int(number)
+
+
 def _cluster(name: str, gpus: int, remeasure: bool) -> ClusterSpec:
     """The cluster as its file has it, or measured where the file says so."""
     from analysis.prediction.files import ClusterSpec, cluster_named
-    from analysis.reading import AnalysisError
     from bench.theory import Efficiencies
 
-    if gpus < 1:
-        raise AnalysisError(f"--gpus {gpus}: must be 1 or more")
     described = cluster_named(name)
     if described is not None:
         return described
     return ClusterSpec(cluster=this_machine(gpus, remeasure), assumed=Efficiencies())
 
 
-def _fitted(results: Path, cluster: Cluster) -> tuple[Fit, list[str]]:
+def _fitted(results: Path, setting: Setting) -> tuple[Fit, Setting, list[str]]:
     """What the trials of a folder say of the cluster, and which of them cannot be."""
+    from dataclasses import replace
+
     from analysis.frame import load
-    from analysis.prediction.checks import objections
+    from analysis.prediction.checks import objections, refuse_unlike
+    from analysis.prediction.errors import fitted_errors
     from analysis.prediction.files import THIS_MACHINE
     from analysis.prediction.fit import fit, points_of
 
+    cluster = setting.cluster
     frame = load(results)
     recorded = points_of(frame)
     if cluster.name != THIS_MACHINE and "nccl" not in set(frame.comm):
@@ -148,7 +171,11 @@ def _fitted(results: Path, cluster: Cluster) -> tuple[Fit, list[str]]:
             f"{cluster.name}, unless that is where it ran",
             err=True,
         )
-    return fit(recorded, cluster), objections(recorded, cluster)
+    made = fit(recorded, cluster)
+    refuse_unlike(made, str(results))
+    errors = fitted_errors(made, recorded, setting)
+    known = replace(setting, efficiencies=made.efficiencies(setting.zero), errors=errors)
+    return made, known, objections(recorded, cluster)
 
 
 def this_machine(ranks: int, remeasure: bool = False) -> Cluster:

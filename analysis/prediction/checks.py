@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from analysis.prediction.files import LEAST_SHARE
 from analysis.prediction.fit import Fit, Point, Residual, fit
 from analysis.reading import AnalysisError
 from bench.theory import Cluster, Link, Observation, impossible
@@ -52,6 +53,18 @@ def every_way(points: Sequence[Point], cluster: Cluster) -> dict[str, list[Resid
         except AnalysisError:  # too few are left: there is nothing to say
             continue
     return found
+
+
+def refuse_unlike(made: Fit, results: str) -> None:
+    """Raise AnalysisError where a fit needs efficiencies that no machine has."""
+    for name in ("matmul", "attention"):
+        share = getattr(made.shares, name)
+        if share < LEAST_SHARE:
+            raise AnalysisError(
+                f"--results {results}: its trials would mean {name} at {100 * share:.1g} % of the "
+                f"peak of {made.cluster.name}, which no machine is so far below: they ran "
+                "elsewhere; name the cluster that they ran on (--cluster this-machine, or a file)"
+            )
 
 
 def objections(points: Sequence[Point], cluster: Cluster) -> list[str]:

@@ -15,6 +15,8 @@ from bench.trial import ModelSpec
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 THIS_MACHINE = "this-machine"
+LEAST_SHARE = 0.01
+"""Of a peak rate, in matrix products or attention: no machine stays further below its own."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -33,8 +35,8 @@ class LinkFile(_Strict):
 class AssumedFile(_Strict):
     """Efficiencies before any trial was fitted: `bench.theory.Efficiencies`."""
 
-    matmul: float = Field(default=1.0, gt=0, le=1)
-    attention: float = Field(default=1.0, gt=0, le=1)
+    matmul: float = Field(default=1.0, ge=LEAST_SHARE, le=1)
+    attention: float = Field(default=1.0, ge=LEAST_SHARE, le=1)
     memory: float = Field(default=1.0, gt=0, le=1)
     all_to_all: float = Field(default=1.0, gt=0, le=1)
     gradient: float = Field(default=1.0, gt=0, le=1)

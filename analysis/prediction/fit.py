@@ -42,6 +42,8 @@ class Point:
     step_s: float
     spread_s: float = math.inf
     """The largest distance of a round from the median [s]; unknown of a single round."""
+    sent_bytes: float | None = None
+    """What a rank was seen to send for gradients and weights; None: as theory says."""
 
     @property
     def split(self) -> str:
@@ -111,6 +113,7 @@ def points_of(frame: pd.DataFrame) -> list[Point]:
                 int(row.seq_len),
                 middle,
                 max(abs(one - middle) for one in rounds) if len(rounds) > 1 else math.inf,
+                _seen_traffic(row),
             )
         )
     return found
@@ -166,7 +169,7 @@ def _seconds(point: Point, cluster: Cluster, efficiencies: Efficiencies) -> floa
 
 
 def _work(point: Point) -> Work:
-    return work_per_rank(
+    work = work_per_rank(
         point.model,
         world=point.world,
         sp=point.sp,
@@ -175,6 +178,14 @@ def _work(point: Point) -> Work:
         seq_len=point.seq_len,
         element_bytes=DTYPE_BYTES[point.dtype],
     )
+    seen = point.sent_bytes
+    return work if seen is None else replace(work, gradient_bytes=seen)
+
+
+def _seen_traffic(row: pd.Series) -> float | None:
+    """Counted bytes of the first step, which are those of every step but under ZeRO 3."""
+    counted = row.state_traffic_bytes
+    return None if row.zero == 3 or pd.isna(counted) else float(counted)
 
 
 def _model(row: pd.Series) -> ModelSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from analysis.prediction.errors import Errors, Range
 from analysis.reading import AnalysisError
 from bench.theory import (
     Cluster,
@@ -20,6 +21,8 @@ from bench.theory import (
 )
 from bench.trial import DTYPE_BYTES, CommSpec, Configuration, EnvironmentSpec, ModelSpec
 
+MOST_GPUS = 1_000_000
+"""More GPUs than any cluster has."""
 CAPACITY = "memory capacity"
 """What limits a split that does not fit."""
 _ANY = {
@@ -45,6 +48,8 @@ class Setting:
     zero: int = 3
     micro_batch: int = 1
     dtype: str = "bfloat16"
+    errors: Errors | None = None
+    """How far such predictions err; None: nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,22 @@ class Split:
     memory_bytes: int
     """Peak of one GPU: `bench.theory.peak_memory`."""
     fits: bool
+    errors: Range | None = None
+    """How far predictions of such a step err."""
+    memory_most_bytes: float = 0.0
+    """`memory_bytes`, and what published peaks had beyond their predictions."""
+
+    @property
+    def low_s(self) -> float:
+        """The least that the step may take, by the physical bound and by errors seen."""
+        seen = self.step.predicted * (self.errors.low if self.errors else 1.0)
+        return min(self.step.overlapped, seen)
+
+    @property
+    def high_s(self) -> float:
+        """The most that the step may take, by one resource after the other and by errors seen."""
+        seen = self.step.predicted * (self.errors.high if self.errors else 1.0)
+        return max(self.step.serial, seen)
 
     @property
     def name(self) -> str:
@@ -80,19 +101,27 @@ class Recommendation:
     reason: str
 
 
+def refuse_gpus(gpus: int) -> None:
+    """Raise AnalysisError for a number of GPUs that no cluster has."""
+    if gpus < 1:
+        raise AnalysisError(f"--gpus {gpus}: must be 1 or more")
+    if gpus > MOST_GPUS:
+        raise AnalysisError(f"--gpus {gpus:,}: must be at most {MOST_GPUS:,}")
+
+
 def predict_splits(setting: Setting) -> list[Split]:
     """Every valid split, the smallest sp first.
 
-    Raises AnalysisError where no split is valid at all, or `gpus` is not positive.
+    Raises AnalysisError where no split is valid at all, or a size is out of its range.
     """
-    if setting.gpus < 1:
-        raise AnalysisError(f"--gpus {setting.gpus}: must be 1 or more")
+    refuse_gpus(setting.gpus)
     if not 1 <= setting.seq_len <= 2**31:
         raise AnalysisError(f"--seq-len {setting.seq_len}: must be from 1 to {2**31:,}")
     if setting.micro_batch < 1:
         raise AnalysisError(f"--micro-batch {setting.micro_batch}: must be 1 or more")
-    divisors = [sp for sp in range(1, setting.gpus + 1) if setting.gpus % sp == 0]
-    reasons = {sp: _refused(setting, sp) for sp in divisors if sp <= setting.model.heads}
+    most = min(setting.gpus, setting.model.heads)
+    divisors = [sp for sp in range(1, most + 1) if setting.gpus % sp == 0]
+    reasons = {sp: _refused(setting, sp) for sp in divisors}
     valid = [sp for sp, refused in reasons.items() if not refused]
     if not valid:
         raise AnalysisError(f"no split is valid: {next(iter(reasons.values()))[0]}")
@@ -100,7 +129,7 @@ def predict_splits(setting: Setting) -> list[Split]:
 
 
 def recommend(setting: Setting, splits: Sequence[Split]) -> Recommendation:
-    """The split with the most tokens/s/GPU among those that fit.
+    """The fastest split that fits, or one as fast, as far as is known, with more free memory.
 
     Raises NothingFits where there is none.
     """
@@ -116,11 +145,26 @@ def recommend(setting: Setting, splits: Sequence[Split]) -> Recommendation:
             f" GB a GPU ({least.name}), a GPU has {room / 1e9:,.1f} GB; try "
             f"{', '.join([*remedies, 'more --gpus or a shorter --seq-len'])}"
         )
-    best = max(fitting, key=lambda split: split.tokens_per_s_per_gpu)
-    return Recommendation(best, _reason(best, fitting, splits, room))
+    fastest = max(fitting, key=lambda split: split.tokens_per_s_per_gpu)
+    best = _roomiest([split for split in fitting if _as_fast(split, fastest)], room)
+    return Recommendation(best, _reason(best, fastest, splits, room))
 
 
-def _reason(best: Split, fitting: Sequence[Split], splits: Sequence[Split], room: float) -> str:
+def _as_fast(split: Split, fastest: Split) -> bool:
+    """Whether predictions that err alike cannot tell the two apart."""
+    if split.errors is None or split.errors != fastest.errors:
+        return split is fastest
+    return fastest.tokens_per_s_per_gpu <= split.errors.apart * split.tokens_per_s_per_gpu
+
+
+def _roomiest(splits: Sequence[Split], room: float) -> Split:
+    """The fastest of those with the most free memory, up to a hundredth of what there is."""
+    least = min(split.memory_bytes for split in splits)
+    near = [split for split in splits if split.memory_bytes <= least + room / 100]
+    return max(near, key=lambda split: split.tokens_per_s_per_gpu)
+
+
+def _reason(best: Split, fastest: Split, splits: Sequence[Split], room: float) -> str:
     parts = []
     tight = [split for split in splits if not split.fits and split.sp < best.sp]
     if tight:
@@ -128,8 +172,10 @@ def _reason(best: Split, fitting: Sequence[Split], splits: Sequence[Split], room
         parts.append(
             f"{closest.name} needs {closest.memory_bytes / 1e9:,.1f} GB of {room / 1e9:,.1f}"
         )
-    others = [split for split in fitting if split is not best]
-    if others:
+    others = [split for split in splits if split.fits and split is not best]
+    if best is not fastest:
+        parts.append(_tie(best, fastest))
+    elif others:
         second = max(others, key=lambda split: split.tokens_per_s_per_gpu)
         gain = best.tokens_per_s_per_gpu / second.tokens_per_s_per_gpu - 1
         parts.append(
@@ -140,7 +186,23 @@ def _reason(best: Split, fitting: Sequence[Split], splits: Sequence[Split], room
         parts.append("the only split that fits")
     else:
         parts.append("the only valid split")
+    if best.memory_most_bytes > room:
+        excess = (best.memory_most_bytes - best.memory_bytes) / 1e9
+        parts.append(
+            f"it may not fit: published peaks were up to {excess:,.1f} GB above their predictions"
+        )
     return "; ".join(parts)
+
+
+def _tie(best: Split, fastest: Split) -> str:
+    """Why a split is taken although another is predicted to be faster."""
+    gain = fastest.tokens_per_s_per_gpu / best.tokens_per_s_per_gpu - 1
+    free = (fastest.memory_bytes - best.memory_bytes) / 1e9
+    apart = best.errors.apart if best.errors else 1.0
+    return (
+        f"{free:,.1f} GB more free than {fastest.name}, whose {100 * gain:.1f} % more tokens/s/GPU "
+        f"are within the error of predictions (they err by ×{apart:.2f} from one to another)"
+    )
 
 
 def _refused(setting: Setting, sp: int) -> list[str]:
@@ -165,6 +227,7 @@ def _predict(setting: Setting, sp: int) -> Split:
     memory = peak_memory(Training(s.model, whole_bucket=gpu, foreach=gpu, **sizes)).total
     flops = model_flops_per_step(s.model, dp, s.micro_batch, s.seq_len)
     rate = tokens_per_second(dp, s.micro_batch, s.seq_len, step.predicted)
+    errors = s.errors.of(s.micro_batch * s.seq_len / sp) if s.errors else None
     return Split(
         sp=sp,
         dp=dp,
@@ -173,4 +236,6 @@ def _predict(setting: Setting, sp: int) -> Split:
         mfu=utilization(flops, step.predicted, s.gpus, s.cluster.peak_flops),
         memory_bytes=memory,
         fits=memory <= s.cluster.memory_bytes,
+        errors=errors,
+        memory_most_bytes=memory + (s.errors.memory_missing if s.errors and gpu else 0.0),
     )

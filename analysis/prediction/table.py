@@ -28,7 +28,7 @@ def show_splits(
         table.add_column(name, justify=justify, no_wrap=name != "limit")
     for split in splits:
         mark = "bold" if split is best else "dim" if not split.fits else ""
-        table.add_row(*_cells(split), style=mark)
+        table.add_row(*_cells(split, setting.cluster.memory_bytes), style=mark)
     console.print(
         f"{setting.model.name}, {setting.seq_len:,} tokens, {setting.micro_batch} sequence a "
         f"replica, ZeRO {setting.zero}, {setting.dtype}, {setting.gpus:,} × {setting.cluster.name}"
@@ -36,11 +36,24 @@ def show_splits(
         highlight=False,
     )
     console.print(table)
-    console.print(
-        "At least: every resource behind the slowest; at most: one after the other."
-        f"{'' if all(split.fits for split in splits) else ' !: more than a GPU has.'}",
-        highlight=False,
-    )
+    for line in _legend(setting, splits):
+        console.print(line, highlight=False)
+
+
+def _legend(setting: Setting, splits: Sequence[Split]) -> list[str]:
+    """What the interval and the marks mean, with the results that the interval covers."""
+    lines = ["At least: every resource behind the slowest; at most: one after the other."]
+    ranges = list(dict.fromkeys(split.errors for split in splits if split.errors))
+    if ranges:
+        lines = ["At least and at most cover the errors seen, true over predicted step time:"]
+        lines += [f"  ×{one.least:.2f} to ×{one.most:.2f} in {one.source}" for one in ranges]
+    if not all(split.fits for split in splits):
+        lines.append("!: more than a GPU has.")
+    room = setting.cluster.memory_bytes
+    if any(split.fits and split.memory_most_bytes > room for split in splits):
+        missing = max(split.memory_most_bytes - split.memory_bytes for split in splits)
+        lines.append(f"?: published peaks were up to {missing / 1e9:,.1f} GB above predictions.")
+    return lines
 
 
 def show_basis(setting: Setting, fitted: Fit | None, console: Console) -> None:
@@ -100,22 +113,30 @@ def as_json(
             for one in (() if fitted is None else fitted.residuals)
         ],
         "impossible": list(impossible),
+        "errors": {
+            kind: {"least": one.least, "most": one.most, "of": one.source}
+            for kind, one in (
+                (("short", setting.errors.short), ("long", setting.errors.long))
+                if setting.errors
+                else ()
+            )
+        },
         "splits": [_entry(split) for split in splits],
         "recommended": best,
         "reason": None if recommendation is None else recommendation.reason,
     }
 
 
-def _cells(split: Split) -> tuple[str, ...]:
-    step = split.step
+def _cells(split: Split, room: float) -> tuple[str, ...]:
+    doubt = " ?" if split.memory_most_bytes > room else ""
     return (
         split.name,
-        _quantity(step.predicted),
-        _quantity(step.overlapped),
-        _quantity(step.serial),
+        _quantity(split.step.predicted),
+        _quantity(split.low_s),
+        _quantity(split.high_s),
         _quantity(split.tokens_per_s_per_gpu),
         _percent(split.mfu),
-        _quantity(split.memory_bytes / 1e9) + ("" if split.fits else " !"),
+        _quantity(split.memory_bytes / 1e9) + (doubt if split.fits else " !"),
         split.limit,
     )
 
@@ -126,6 +147,8 @@ def _entry(split: Split) -> dict[str, Any]:
         "sp": split.sp,
         "dp": split.dp,
         "step_s": step.predicted,
+        "at_least_s": split.low_s,
+        "at_most_s": split.high_s,
         "all_overlapped_s": step.overlapped,
         "none_overlapped_s": step.serial,
         "resources_s": step.resources,
@@ -133,6 +156,7 @@ def _entry(split: Split) -> dict[str, Any]:
         "tokens_per_s_per_gpu": split.tokens_per_s_per_gpu,
         "mfu": split.mfu,
         "memory_bytes": split.memory_bytes,
+        "memory_at_most_bytes": split.memory_most_bytes,
         "fits": split.fits,
         "limit": split.limit,
     }

@@ -25,6 +25,8 @@ from bench.trial import Configuration
 MAX_ROUNDS = 10_000
 UNKNOWN_CODE = "unknown_code"
 """What `retry` calls records that do not say which code ran."""
+MAX_WORLD = 1024
+"""Ranks of one trial, which are processes of one machine."""
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -148,6 +150,8 @@ def to_configuration(
     _require_known(values["options"], values["scenario"], values["scenario_options"])
     for key in (*SWEEP_KEYS, "hydra", "oversubscribe"):
         values.pop(key, None)
+    if values["world"] > MAX_WORLD:
+        raise ConfigurationError(f"world={values['world']}: must be at most {MAX_WORLD}")
     values["environment"] = _located(_environment(values["environment"], chosen))
     values["comm"] = _comm(values["comm"], values["world"], gpus)
     values["memory_limit"] = _bytes("memory_limit", values["memory_limit"])

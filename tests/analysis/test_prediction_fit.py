@@ -9,8 +9,11 @@ import pytest
 
 from analysis.frame import load
 from analysis.prediction.checks import UNKNOWN, every_way, held_out, objections, ways
+from analysis.prediction.errors import fitted_errors, published_errors
 from analysis.prediction.fit import Fit, Point, Residual, fit, points_of
+from analysis.prediction.splits import Setting
 from analysis.reading import AnalysisError
+from bench.record import CollectiveCount
 from bench.theory import Cluster, Efficiencies, Link
 from bench.trial import CommSpec, ModelSpec
 from tests.factories import TINY, failed, ok, write
@@ -138,3 +141,29 @@ def test_a_marginal_rate_needs_the_same_configuration() -> None:
     known = [replace(one, spread_s=0.01) for one in (slow, same)]
     assert len(objections(known, CLUSTER)) == 1
     assert objections([replace(one, spread_s=1.0) for one in known], CLUSTER) == []
+
+
+def test_counted_traffic_replaces_theorys(tmp_path: Path) -> None:
+    """1,000,000 bytes all-reduced by 4 ranks: 1.5 million sent; not under ZeRO 3."""
+    reduced = CollectiveCount(
+        rank=0, phase="backward", collective="all_reduce", calls=1, bytes=1_000_000
+    )
+    write(tmp_path, *(ok(zero=zero, collectives=[reduced]) for zero in (1, 3)))
+    one, three = sorted(points_of(load(tmp_path)), key=lambda point: point.zero)
+    assert (one.sent_bytes, three.sent_bytes) == (1_500_000, None)
+    slow = replace(CLUSTER, intra=Link(1e5, 0.0))
+    times = [replace(TRUTH, cluster=slow).predict(p) for p in (one, replace(one, sent_bytes=0.0))]
+    assert times[0] - times[1] == pytest.approx(15)
+
+
+def test_errors_of_a_fit_are_its_own_where_it_interpolates() -> None:
+    points = [replace(p, step_s=p.step_s * (1.3 if p.seq_len == 512 else 1)) for p in made()]
+    found = fit(points, CLUSTER)
+    near = Setting(MODEL, CLUSTER, found.shares, gpus=4, seq_len=4096)
+    own = fitted_errors(found, points, near)
+    assert own.short == own.long and own.long.apart > 1.2
+    assert own.long.source.endswith("recorded trials, left out of the fit")
+    for further in (replace(near, seq_len=16_384), replace(near, gpus=8)):
+        wide = fitted_errors(found, points, further)
+        assert wide.long.most >= published_errors().long.most > own.long.most
+        assert wide.short.most >= published_errors().short.most

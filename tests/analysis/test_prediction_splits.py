@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from analysis.prediction.errors import Errors, Range, published_errors
+from analysis.prediction.published import predicted_step_s, series
 from analysis.prediction.splits import CAPACITY, NothingFits, Setting, predict_splits, recommend
 from analysis.reading import AnalysisError
 from bench.theory import Cluster, Efficiencies, Link
@@ -21,8 +23,8 @@ SETTING = Setting(MODEL, CLUSTER, Efficiencies(), gpus=2, seq_len=4, zero=1, dty
 def test_a_split_by_hand() -> None:
     alone, together = predict_splits(SETTING)
     assert (alone.name, together.name) == ("sp=1 dp=2", "sp=2 dp=1")
-    # 2.1696 + 0.144 s compute, 52896 bytes in memory, 576 sent, 7776 of gradients.
-    seconds = 2.3136 + 0.0052896 + 0.000576 + 0.007776
+    # 2.1696 + 0.144 s compute, 52896 bytes in memory, 576 sent, 11664 of gradients.
+    seconds = 2.3136 + 0.0052896 + 0.000576 + 0.011664
     assert together.step.predicted == pytest.approx(seconds)
     assert together.tokens_per_s_per_gpu == pytest.approx(4 / seconds / 2)
     assert together.mfu == pytest.approx(46272 / seconds / 2 / 1e4)
@@ -67,6 +69,7 @@ def test_the_fastest_that_fits_is_recommended_and_the_reason_names_what_does_not
     [
         ({"gpus": 0}, "--gpus 0: must be 1 or more"),
         ({"gpus": -8}, "--gpus -8: must be 1 or more"),
+        ({"gpus": 10**12}, "--gpus 1,000,000,000,000: must be at most 1,000,000"),
         ({"seq_len": 0}, "--seq-len 0: must be from 1"),
         ({"micro_batch": 0}, "--micro-batch 0: must be 1 or more"),
     ],
@@ -74,6 +77,72 @@ def test_the_fastest_that_fits_is_recommended_and_the_reason_names_what_does_not
 def test_impossible_sizes(fields: dict[str, int], said: str) -> None:
     with pytest.raises(AnalysisError, match=said):
         predict_splits(replace(SETTING, **fields))
+
+
+KNOWN = Errors(
+    short=Range(4.0, 16.0, "2 short ones"), long=Range(0.5, 1.5, "2 long ones"), memory_missing=5e8
+)
+LONG = replace(SETTING, seq_len=40_000, errors=KNOWN)  # 40,000 and 20,000 tokens a GPU
+
+
+def test_the_interval_covers_the_errors_seen_and_the_physical_bounds() -> None:
+    for split in predict_splits(LONG):
+        assert split.low_s == pytest.approx(0.5 * split.step.predicted)
+        assert split.high_s == pytest.approx(1.5 * split.step.predicted)
+        assert split.low_s < split.step.overlapped < split.step.serial < split.high_s
+    for split in predict_splits(replace(LONG, seq_len=4)):  # and errors that are all on one side
+        assert split.low_s == split.step.overlapped < split.step.predicted
+        assert split.high_s == pytest.approx(16 * split.step.predicted)
+    for split in predict_splits(replace(LONG, errors=None)):
+        assert (split.low_s, split.high_s) == (split.step.overlapped, split.step.serial)
+
+
+def test_of_splits_as_fast_as_far_as_is_known_the_one_with_more_free_memory() -> None:
+    splits = alone, together = predict_splits(LONG)
+    assert 1 < alone.tokens_per_s_per_gpu / together.tokens_per_s_per_gpu < 3
+    assert alone.memory_bytes > together.memory_bytes + 1e7
+    found = recommend(LONG, splits)
+    assert found.split is together
+    free = (alone.memory_bytes - together.memory_bytes) / 1e9
+    assert found.reason.startswith(f"{free:,.1f} GB more free than sp=1 dp=2, whose ")
+    assert "within the error of predictions (they err by ×3.00" in found.reason
+    sure = replace(KNOWN, long=Range(1.0, 1.0, "perfect"))
+    assert recommend(LONG, predict_splits(replace(LONG, errors=sure))).split.name == alone.name
+
+
+def test_a_short_sequence_a_gpu_is_not_preferred_by_what_is_known_of_long_ones() -> None:
+    """Its step may take 16 times what is predicted, that of the other 1.5 times."""
+    near = replace(LONG, seq_len=16_000)  # 16,000 and 8,000 tokens a GPU
+    alone, together = predict_splits(near)
+    assert (alone.errors, together.errors) == (KNOWN.long, KNOWN.short)
+    assert recommend(near, [alone, together]).split is alone
+
+
+def test_what_published_peaks_had_beyond_their_predictions_is_said() -> None:
+    gpu = replace(LONG.cluster, counts_written_only=False)
+    splits = predict_splits(replace(LONG, cluster=gpu))
+    assert all(one.memory_most_bytes == one.memory_bytes + 5e8 for one in splits)
+    room = max(one.memory_bytes for one in splits) + 1
+    tight = replace(LONG, cluster=replace(gpu, memory_bytes=room))
+    found = recommend(tight, predict_splits(tight))
+    assert found.reason.endswith("published peaks were up to 0.5 GB above their predictions")
+
+
+def test_published_results_are_covered_by_their_own_errors() -> None:
+    known = published_errors()
+    count = 0
+    for one in series():
+        for seen in one.observations:
+            if seen.step_s is None:
+                continue
+            count += 1
+            predicted = predicted_step_s(one, seen)
+            found = known.of(seen.tokens_per_step / one.entry["gpus"])
+            assert predicted * found.low <= seen.step_s <= predicted * found.high * (1 + 1e-12)
+    assert count == 11
+    # long: 0.85 to 0.43 of what was published; short: 0.31 to 0.06
+    assert known.long.low == 1 and 2 < known.long.high < 3 and known.short.high > 10
+    assert 10e9 < known.memory_missing < 13e9
 
 
 def test_ten_thousand_gpus_take_no_time() -> None:

@@ -44,6 +44,7 @@ REFUSED = [
     (["scenario=tran"], ["scenario=tran: unknown scenario", "did you mean 'train'?"]),
     (["hydra/launcher=slurm"], ["hydra/launcher=slurm: unknown", "basic, local"]),
     (["world=a"], ["world=a: must be a whole number"]),
+    (["world=100000"], ["world=100000: must be at most 1024"]),
     (["sp=2,x"], ["sp=x: must be a whole number"]),
     (["steps=1.5"], ["steps=1.5: must be a whole number"]),
     (
