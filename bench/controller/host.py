@@ -43,6 +43,8 @@ class Host:
         self.in_steps: Callable[[], None] | None = None
         """Called while ranks are in their steps, as often as they are asked for their progress."""
         self._made: dict[tuple[str, ...], tuple[Status, str, RankError] | None] = {}
+        self.learnt: list[str] = []
+        """Modules that the ranks of the last trial imported, of which the server knew nothing."""
         self.mismatch = outcome.version_mismatch(server.interpreter.spec, server.versions)
 
     def close(self) -> None:
@@ -96,7 +98,7 @@ class Host:
         started, clock = utc_now(), time.monotonic()
         flight = self._fly(trial, log, check, why_not)
         duration = time.monotonic() - clock
-        self._server.learn(flight.late_imports())
+        self.learnt = self._server.learn(flight.late_imports())
         return Record.of(
             trial,
             started=started,

@@ -116,8 +116,15 @@ class Hosts:
         record = self._launch(trial, folder, trial.id, note)
         return record.model_copy(update=found) if record.status is Status.OK else record
 
-    def _launch(self, trial: Trial, folder: Path, log_name: str, note: Note) -> Record:
-        """One launch of ranks, whose output goes to `logs/<log_name>.log`."""
+    def _launch(
+        self, trial: Trial, folder: Path, log_name: str, note: Note, rehearsed: bool = False
+    ) -> Record:
+        """One launch of ranks, whose output goes to `logs/<log_name>.log`.
+
+        Where ranks had to import modules that the server knew nothing of, as in the first trial of
+        an environment or of a choice, that was a rehearsal: it is launched once more, by a
+        server that imports them as it starts, and the first record is dropped.
+        """
         c = trial.configuration
         key = (c.environment, c.comm.device, c.comm.deepspeed_shm)
         started, clock = utc_now(), time.monotonic()
@@ -138,13 +145,22 @@ class Hosts:
         host.in_steps = self._watch.in_steps if own and self._watch is not None else None
         started, clock = utc_now(), time.monotonic()
         try:
-            return host.run(trial, folder, log_name)
+            record = host.run(trial, folder, log_name)
         except ServerBroken as broken:
             self._hosts.pop(key).close()
             duration = time.monotonic() - clock
             log = Path("logs") / f"{log_name}.log"
             fields = {"reason": str(broken), "log": str(log) if (folder / log).exists() else None}
             return Record.of(trial, Status.CRASH, started, duration, **fields)
+        if not host.learnt:
+            return record
+        imported = f"ranks imported {len(host.learnt)} modules during the trial"
+        if rehearsed or record.status is not Status.OK:
+            said = f"{imported}: its memory and first times count them"
+            return record.model_copy(update={"noisy": [*record.noisy, said]})
+        note(f"rehearsal, {time.monotonic() - clock:.1f} s: {imported}; again without that")
+        self._hosts.pop(key).close()
+        return self._launch(trial, folder, log_name, note, rehearsed=True)
 
     def _take_gpus(self, note: Note) -> None:
         """Have the GPUs for this trial alone, from its first launch to its end."""

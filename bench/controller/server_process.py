@@ -55,7 +55,9 @@ class ServerProcess:
         self.torn = self.sources != before
         """Whether a file of spbench's changed while the server imported them."""
         self.warnings: list[str] = [*_ignored(), *ready["warnings"]]
-        self._known = ready["preloaded"]  # what can no longer be imported is forgotten
+        asked, self._known = self._known, ready["preloaded"]
+        self._refused = sorted(set(asked) - set(self._known))
+        """What ranks once imported and a server cannot; nobody waits for it again."""
 
     def _start(self, device: str, shm: bool, log: Path) -> subprocess.Popen[bytes]:
         commands_read, self._commands = os.pipe()
@@ -153,19 +155,23 @@ class ServerProcess:
             others.append(line)
         raise ServerBroken(f"the server did not answer '{request}' within {timeout_s:.0f} s")
 
-    def learn(self, modules: list[str]) -> None:
-        """Have the server import what ranks had to import, now and at every later start."""
+    def learn(self, modules: list[str]) -> list[str]:
+        """Have the server import what ranks had to import, now and at every later start.
+
+        Returns those of `modules` that it did not know of.
+        """
         # our own modules differ from checkout to checkout, and the server imports them by itself
         foreign = {name for name in modules if name.split(".")[0] != "bench"}
-        new = sorted(foreign - set(self._known))
+        new = sorted(foreign - {*self._known, *self._refused})
         if not new:
-            return
+            return []
         self.send(op="preload", modules=new)
         self._known += new
         temporary = self.interpreter.preload.with_suffix(f".{os.getpid()}")
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(self._known))
+        temporary.write_text(json.dumps([*self._known, *self._refused]))
         temporary.replace(self.interpreter.preload)
+        return new
 
     def _epitaph(self) -> str:
         code = self._process.poll()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -156,3 +157,28 @@ def test_200_killed_trials_leave_nothing(run_trial: RunTrial, results: Path, shm
     extensions = provide(spec("torch-2.13")).extensions
     assert list(extensions.rglob("lock")) == []
     assert drill(run_trial, "none", comm=comm).status is Status.OK
+
+
+@pytest.mark.slow
+def test_the_first_trial_that_imports_is_a_rehearsal(results: Path, tmp_path: Path) -> None:
+    """With nothing learnt, ranks import much themselves; what is recorded is a trial that did not.
+
+    The list outlives the server: another one rehearses nothing.
+    """
+    real = provide(spec("torch-2.13"))
+    mine = Interpreter(real.spec, real.python, real.extensions, tmp_path / "preload.json")
+    trials = [Trial(configuration=configure(world=2), round=index) for index in range(3)]
+    notes: list[str] = []
+    with Hosts(lambda _: mine) as hosts:
+        first, second = (hosts.run(trial, results, notes.append) for trial in trials[:2])
+    [note] = notes
+    assert note.startswith("rehearsal, ") and note.endswith("; again without that")
+    learnt = json.loads((tmp_path / "preload.json").read_text())
+    assert f"ranks imported {len(learnt)} modules during the trial" in note
+    with Hosts(lambda _: mine) as others:
+        third = others.run(trials[2], results, notes.append)
+    assert len(notes) == 1
+    for record in (first, second, third):
+        assert record.status is Status.OK, record.reason
+        assert record.worker is not None and record.noisy == []
+        assert not set(record.worker.late_imports) & set(learnt)

@@ -68,8 +68,9 @@ class PretendedServer:
         beat = {"rank": 0, "count": count, "step": None, "phase": self._phase}
         return {"progress": {"beats": [beat]}, "stacks": {"stacks": {}}}.get(request, {})
 
-    def learn(self, modules: list[str]) -> None:
+    def learn(self, modules: list[str]) -> list[str]:
         """Nothing is preloaded."""
+        return []
 
     def code_of(self, configuration: Configuration) -> dict[str, str]:
         return {"worker": "0" * 16}

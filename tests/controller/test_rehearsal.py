@@ -1,0 +1,79 @@
+"""A trial in which ranks import what nobody knew is launched once more, and only once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.controller import hosts as hosts_module
+from bench.controller.hosts import Hosts
+from bench.record import Record, Status
+from bench.trial import Trial
+from tests.factories import configuration, failed, ok
+
+SAID = "ranks imported 2 modules during the trial"
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What each launch gives: a record, and the modules that its ranks imported; told in turn."""
+    planned: list[Any] = []
+
+    class Planned:
+        interpreter = None
+        in_steps = None
+
+        def __init__(self, server: object) -> None:
+            self.learnt: list[str] = []
+            planned.append("started")
+
+        def run(self, *_: Any) -> Record:
+            record, self.learnt = planned.pop(0)
+            assert isinstance(record, Record)
+            return record
+
+        def close(self) -> None:
+            planned.append("closed")
+
+    monkeypatch.setattr(hosts_module, "Host", Planned)
+    monkeypatch.setattr(hosts_module, "ServerProcess", lambda *_: None)
+    monkeypatch.setattr(hosts_module.torch_gpus, "require", lambda *_: None)
+    return planned
+
+
+def run(folder: Path, *planned: tuple[Record, list[str]], launches: list[Any]) -> Any:
+    """The record, what people were told, and what became of servers."""
+    launches[:] = planned
+    notes: list[str] = []
+    with Hosts(lambda _: None) as hosts:  # type: ignore[arg-type, return-value]
+        record = hosts.run(Trial(configuration=configuration(), round=0), folder, notes.append)
+        return record, notes, list(launches)
+
+
+def test_what_is_recorded_is_the_second_launch(tmp_path: Path, launches: list[Any]) -> None:
+    first, second = (ok(), ["torch.a", "torch.b"]), (ok(round=1), [])
+    record, notes, servers = run(tmp_path, first, second, launches=launches)
+    assert (record.round, record.noisy) == (1, [])
+    [note] = notes
+    assert note.startswith("rehearsal, ") and note.endswith(f" s: {SAID}; again without that")
+    assert servers == ["started", "closed", "started"]
+
+
+def test_without_imports_nothing_is_rehearsed(tmp_path: Path, launches: list[Any]) -> None:
+    record, notes, servers = run(tmp_path, (ok(), []), launches=launches)
+    assert (record.round, record.noisy, notes, servers) == (0, [], [], ["started"])
+
+
+def test_imports_of_the_second_launch_are_said(tmp_path: Path, launches: list[Any]) -> None:
+    both = [(ok(round=index), ["torch.a", "torch.b"]) for index in range(2)]
+    record, notes, _ = run(tmp_path, *both, launches=launches)
+    assert (record.round, len(notes)) == (1, 1)
+    assert record.noisy == [f"{SAID}: its memory and first times count them"]
+
+
+def test_a_trial_that_failed_is_not_run_again(tmp_path: Path, launches: list[Any]) -> None:
+    record, notes, _ = run(tmp_path, (failed(), ["torch.a", "torch.b"]), launches=launches)
+    assert (record.status, notes) == (Status.ERROR, [])
+    assert record.noisy == [f"{SAID}: its memory and first times count them"]
