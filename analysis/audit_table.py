@@ -12,14 +12,14 @@ from rich.text import Text
 
 from analysis import references
 from analysis.audit import Cell, Facet, cases, facets, sentences
-from analysis.table import closing_line, constants, marks, natural
+from analysis.table import clipped, closing_line, constants, marks, natural
 
 STYLES = {"match": "green", "scaled": "yellow", "unknown": "dim"}
 """How a cell is coloured; whatever is not here is red."""
 
 LEGEND = (
-    "×1: the exact float64 reference's gradient up to rounding; ×2: right direction, twice as "
-    "long; wrong: another direction; a name: the exception that ended the trial"
+    "×1: the exact float64 reference's gradient up to the trial's own rounding; ×2: right "
+    "direction, twice as long; wrong: another direction; a name: the exception that ended the trial"
 )
 
 
@@ -44,7 +44,8 @@ def render(frame: pd.DataFrame, console: Console) -> None:
         for note in notes(facet):
             console.print(note, style="dim", highlight=False, markup=False)
     console.print()
-    for line in (LEGEND, *beside_other(frame), *marks(frame), *emulation(frame)):
+    below = (LEGEND, *beside_other(frame), *marks(frame), *clipped(frame), *emulation(frame))
+    for line in below:
         console.print(line, style="dim", highlight=False, markup=False)
     console.print(closing_line(frame), highlight=False)
 
@@ -57,7 +58,7 @@ def markdown(frame: pd.DataFrame) -> str:
         lines += [_line(header(facet)), _line(["---"] * len(header(facet)))]
         lines += [_line([*row.values, *(cell.text for cell in row.cells)]) for row in facet.rows]
         lines += ["", *(f"{_escaped(note)}  " for note in notes(facet)), ""]
-    below = (*beside_other(frame), *marks(frame), *emulation(frame))
+    below = (*beside_other(frame), *marks(frame), *clipped(frame), *emulation(frame))
     return "\n".join(lines + [f"{line}.  " for line in below]).rstrip()
 
 

@@ -23,7 +23,7 @@ from analysis.execution import execute
 from analysis.figures.display import html_table
 from analysis.frame import load
 from analysis.reading import AnalysisError
-from analysis.table import closing_line, marks, readable
+from analysis.table import clipped, closing_line, marks, readable
 
 HERE = Path(__file__).resolve().parent
 FILE_NAME = "report.html"
@@ -137,10 +137,10 @@ def _judged(frame: pd.DataFrame) -> Iterator[str]:
     modes = frame.gradient_mode[frame.gradient_verdict.notna()]
     if not modes.eq("directional").all() or not len(modes):
         yield (
-            "Gradient: what the optimizer would consume in the first step, beside one process that "
-            "computes the whole global batch in float64 with dense attention."
+            "Gradient: of the first step, reduced over all ranks and before any clipping, beside "
+            "one process that computes the whole global batch in float64 with dense attention."
         )
-    yield from (f"Gradient, {line}." for line in marks(frame))
+    yield from (f"Gradient, {line}." for line in (*marks(frame), *clipped(frame)))
 
 
 def _merged(notebooks: Sequence[NotebookNode]) -> NotebookNode:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.scales import DIRECTION_FLOOR, DIRECTION_MARGIN, SCALE_FLOOR, scale_label
+from bench.scales import DIRECTION_FLOOR, scale_label
 
 MATCH, SCALED, DIFFERS, NONE, UNKNOWN = "match", "scaled", "differs", "none", "not comparable"
 
@@ -29,6 +29,10 @@ ROUNDOFF = {"float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-9}
 NOISE_ROUNDOFFS = 8.0
 """Relative error of a gradient that its dtype alone costs, in roundoffs: there is no reference to
 measure it by."""
+DIRECTION_MARGIN = 10.0
+"""Multiples of that estimate that count as rounding: wider than where noise was measured."""
+SCALE_FLOOR = 1e-3
+"""Deviation of the scale that counts as rounding, at least, for the same reason."""
 
 
 @dataclass(frozen=True)

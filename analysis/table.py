@@ -37,6 +37,8 @@ WRAPPED = "gradient or failure"
 NOT_COMPARED = "not compared"
 SKETCHED = "sketch kept"
 FIRST_LOSS_OFF = "first loss is not that of one device"
+CLIPS = 1e-4
+"""Below 1 by more than this, a factor between two norms is no rounding."""
 GAP = 1
 """Blanks between columns."""
 
@@ -277,7 +279,21 @@ def reasons(frame: pd.DataFrame) -> list[str]:
     lines = list(dict.fromkeys(frame[frame.status == "ok"].gradient_reason.dropna()))
     if frame.sketch.notna().any():
         lines.append(f"{SKETCHED}: to compare these gradients with one another, spbench compare")
-    return lines + marks(frame) + references.legend(frame)
+    return [*lines, *marks(frame), *clipped(frame), *references.legend(frame)]
+
+
+def clipped(frame: pd.DataFrame) -> list[str]:
+    """What clipping made of the first step's gradients, a line for each norm it clips to."""
+    lines = []
+    active = frame[(frame.clip_threshold > 0) & (frame.clip_factor < 1 - CLIPS)]
+    for threshold, trials in active.groupby("clip_threshold"):
+        found = sorted({f"×{factor:.3g}" for factor in trials.clip_factor})
+        factors = found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+        lines.append(
+            f"clipping: gradients are compared before it; DeepSpeed clipped {len(trials):,} of "
+            f"{len(frame):,} to norm {threshold:g}, and the optimizer consumed {factors} of them"
+        )
+    return lines
 
 
 def marks(frame: pd.DataFrame) -> list[str]:

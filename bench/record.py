@@ -13,7 +13,8 @@ History of the format (`SCHEMA_VERSION`):
    `gradient.blocks`, `first_loss`, `memory.device_used_bytes`, `memory.outside_allocator_bytes`,
    `machine.gpu_states`, `worker.sdpa_kernel`, `worker.variables`, `first_ended`,
    `errors.device_free_bytes`, `flight_recorder`, `sketch`, `sketch_version`.
-3. New: `code`, `config.reference`, `gradient.other`, `machine.nodes`, `machine.transport`.
+3. New: `clipping`, `code`, `config.reference`, `gradient.other`, `gradient.scale_tolerance`,
+   `machine.nodes`, `machine.transport`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from bench.record_parts import (
     NOT_STARTED,
     PHASES,
     BlockScale,
+    Clipping,
     CollectiveCount,
     FirstLoss,
     GradientError,
@@ -56,6 +58,7 @@ __all__ = [
     "READABLE_VERSIONS",
     "SCHEMA_VERSION",
     "BlockScale",
+    "Clipping",
     "CollectiveCount",
     "FirstLoss",
     "GpuReading",
@@ -137,6 +140,8 @@ class Record(Part):
     gradient_reason: Optional[str] = None
     """`not compared: …`: why there is no gradient although a comparison was asked for."""
     gradient: Optional[GradientError] = None
+    clipping: Optional[Clipping] = None
+    """None: before version 3, no training step was taken, or the trial failed."""
     first_loss: Optional[FirstLoss] = None
     """None: `gradient` has it (`exact`), no comparison was asked for, or the trial failed."""
     sketch: Optional[str] = None

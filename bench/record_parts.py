@@ -123,7 +123,7 @@ class OtherReference(Part):
 
 
 class GradientError(Part):
-    """The first step's gradient beside the exact reference.
+    """The first step's gradient, before any clipping, beside the exact reference.
 
     The formulas are in `bench.worker.metrics.gradient`.
     """
@@ -148,6 +148,9 @@ class GradientError(Part):
     """`relative_error` of one process in the trial's dtype: what the dtype alone costs."""
     tolerance: Optional[float]
     """Residual up to which the direction counts as right."""
+    scale_tolerance: Optional[float] = None
+    """Deviation of `scale` from 1 up to which it counts as 1; None: before version 3, or the mode
+    has no other than `tolerance`."""
     parameters: int
     missing: List[str]
     """Parameters without a gradient."""
@@ -167,6 +170,24 @@ class GradientError(Part):
     other: Optional[OtherReference] = None
     """Where data-parallel replicas differ in their numbers of valid tokens. None: they do not, the
     mode has no such gradient (`directional`), or before version 3."""
+
+
+class Clipping(Part):
+    """DeepSpeed's clipping of the first step's gradient, inside `step()`.
+
+    `gradient` is of the gradient before it; what the optimizer consumed is `factor` times that.
+    """
+
+    threshold: float
+    """`gradient_clipping` as DeepSpeed's engine has it, whose default depends on its version; 0:
+    it does not clip."""
+    norm: Optional[float] = None
+    """Of the whole gradient between backward and `step()`; None: not finite, or this DeepSpeed
+    keeps it where nobody looks."""
+    norm_after: Optional[float] = None
+    """Of what torch's optimizer was handed; None: as above, or the step was skipped."""
+    factor: Optional[float] = None
+    """`norm_after` / `norm`."""
 
 
 class FirstLoss(Part):

@@ -136,7 +136,7 @@ class Flight:
             reasons = [r["gradient_reason"] for r in results if r.get("gradient_reason")]
             if reasons:
                 fields["gradient_reason"] = reasons[0]
-            fields.update({n: results[0].get(n) for n in ("sketch", "sketch_version")})
+            fields.update({n: results[0].get(n) for n in ("clipping", "sketch", "sketch_version")})
             fields["collectives"] = [count for r in results for count in r.get("collectives", [])]
             fields["details"] = results[0].get("details", {})
         if (shared := self._observed().get("shared_gpu")) is not None:

@@ -21,7 +21,8 @@ def worst_gradient(errors: list[dict[str, Any]]) -> GradientError | None:
     parsed = [GradientError.model_validate(error) for error in errors]
     worst = max(parsed, key=lambda e: (_SEVERITY[e.verdict], e.relative_error or 0.0))
     scales = [e.scale for e in parsed if e.scale is not None]
-    close = len(scales) == len(parsed) and max(scales) - min(scales) <= (worst.tolerance or 0.0)
+    slack = worst.tolerance if worst.scale_tolerance is None else worst.scale_tolerance
+    close = len(scales) == len(parsed) and max(scales) - min(scales) <= (slack or 0.0)
     losses = [e.loss for e in parsed if e.loss is not None]
     return worst.model_copy(
         update={

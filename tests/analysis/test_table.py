@@ -10,7 +10,7 @@ from rich.console import Console
 
 from analysis.frame import load
 from analysis.table import closing_line, render, summary, varying_axes
-from bench.record import FirstLoss, Status
+from bench.record import Clipping, FirstLoss, Status
 from bench.trial import CommSpec, ModelSpec
 from tests import factories
 
@@ -220,3 +220,31 @@ def test_a_sketch_is_no_verdict_and_a_direction_says_what_it_is(tmp_path):
     text = shown(load(tmp_path))
     assert "sketch kept" in text and "spbench compare" in text
     assert "directional: judged by how the loss changes along the gradient" in text
+
+
+def test_what_clipping_made_of_the_gradients_is_said_where_it_clipped(tmp_path):
+    """Two of three were clipped to norm 1; below it, or where nothing is said, there is no line."""
+    clipped = [
+        Clipping(threshold=1, norm=1.1614, norm_after=1.0, factor=0.861),
+        Clipping(threshold=1, norm=2.3223, norm_after=1.0, factor=0.4306),
+        Clipping(threshold=1, norm=0.5, norm_after=0.5, factor=1.0),
+        Clipping(threshold=0, norm=5.0, norm_after=5.0, factor=1.0),
+        None,
+    ]
+    for index, one in enumerate(clipped):
+        factories.write(tmp_path / str(index), factories.ok(clipping=one))
+    factories.write(
+        tmp_path / "all", *(factories.ok(zero=z, clipping=c) for z, c in enumerate(clipped[:3]))
+    )
+    text = shown(load(tmp_path / "all"))
+    assert (
+        "clipping: gradients are compared before it; DeepSpeed clipped 2 of 3 to norm 1, and the "
+        "optimizer consumed ×0.431 to ×0.861 of them"
+    ) in " ".join(text.split())
+    assert "clipped 1 of 1 to norm 1, and the optimizer consumed ×0.861 of them" in " ".join(
+        shown(load(tmp_path / "0")).split()
+    )
+    for silent in ("2", "3", "4"):
+        assert "clipping" not in shown(load(tmp_path / silent))
+    [row] = load(tmp_path / "1").itertuples()
+    assert (row.clip_threshold, row.gradient_norm, row.clip_factor) == (1, 2.3223, 0.4306)

@@ -107,3 +107,20 @@ def test_a_proxy_and_the_first_loss_see_what_they_can(run_trial: RunTrial, name:
     assert (record.gradient.mode, record.gradient.parameters) == ("proxy", 2 * 9 + 3)
     assert record.first_loss is not None
     assert record.first_loss.agrees == (name not in OFF_IN_THE_FIRST_LOSS)
+
+
+def test_half_a_thousandth_is_seen_in_float32(run_trial: RunTrial) -> None:
+    """What one process loses to rounding there is a thousandth of that."""
+    source = (
+        "import torch.distributed as dist\n"
+        "def aggregate(loss, tokens, group):\n"
+        "    total = tokens.clone()\n"
+        "    dist.all_reduce(total, group=group)\n"
+        "    return 1.0005 * loss * tokens / total\n"
+    )
+    record = run_trial(configure(scenario="recipe", zero=1, options={"source": source}))
+    assert record.status is Status.OK, record.reason
+    assert verdict(record) == "scaled ×1.0005"
+    assert record.gradient is not None and record.clipping is not None
+    assert record.gradient.scale_tolerance == 1e-5
+    assert record.clipping.norm is not None

@@ -189,7 +189,7 @@ class _Directional:
         return float(replica) / self._mesh.world
 
     def _gradient(self, parameter: torch.nn.Parameter) -> Optional[Tensor]:
-        """What the optimizer would consume, float32 on the rank's device."""
+        """The whole reduced gradient before clipping, float32 on the rank's device."""
         self._rank.enter("gradient", 0)
         full = safe_get_full_grad(parameter)
         return None if full is None else full.to(self._rank.device).float() / self._scale

@@ -22,7 +22,7 @@ def check(rank: Rank, trainer: Trainer, mesh: Mesh) -> Dict[str, Any]:
 
 
 def gradient_error(rank: Rank, trainer: Trainer, reference: Reference) -> GradientError:
-    """What the optimizer would consume on this rank, judged; call it before the optimizer steps."""
+    """This rank's reduced gradient before clipping, judged; call it before the optimizer steps."""
 
     def gradients() -> Iterator[Tuple[str, Optional[np.ndarray]]]:
         for name, parameter in trainer.engine.module.named_parameters():

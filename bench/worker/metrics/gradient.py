@@ -1,6 +1,6 @@
 """Gradient error against the exact reference, and what it says.
 
-With the gradient g that the optimizer would consume and the reference r, both in float64:
+With the gradient g as the optimizer would consume it unclipped, and the reference r, in float64:
 
     relative_error = |g - r| / |r|        cosine = <g, r> / (|g| |r|)
     scale = <g, r> / <r, r>               residual = |g - scale r| / (|scale| |r|)
@@ -19,13 +19,21 @@ from typing import Dict, Iterable, Iterator, List, Literal, Mapping, NamedTuple,
 import numpy as np
 
 from bench.record import GradientError, OtherReference
-from bench.scales import DIRECTION_FLOOR, DIRECTION_MARGIN, SCALE_FLOOR, scale_label
+from bench.scales import (
+    DIRECTION_FLOOR,
+    DIRECTION_MARGIN,
+    PARAMETER_SCALE_MARGIN,
+    SCALE_FLOOR,
+    SCALE_MARGIN,
+    scale_label,
+)
 from bench.specs import ReferenceName
 
 __all__ = [
     "DIRECTION_FLOOR",
     "DIRECTION_MARGIN",
     "SCALE_FLOOR",
+    "SCALE_MARGIN",
     "Comparison",
     "Noise",
     "Other",
@@ -94,9 +102,11 @@ class Noise:
         return max(DIRECTION_FLOOR, DIRECTION_MARGIN * noise)
 
     def scale_tolerance(self, name: Optional[str] = None) -> float:
-        """Deviation of the scale from its neighbour that counts as rounding."""
-        noise = self.overall if name is None else max(self.overall, self.parameters[name])
-        return max(SCALE_FLOOR, noise if name is not None else noise / 2)
+        """Deviation of the scale that counts as rounding: from 1, or of one parameter from all."""
+        if name is None:
+            return max(SCALE_FLOOR, SCALE_MARGIN * self.overall)
+        noise = max(self.overall, self.parameters[name])
+        return max(SCALE_FLOOR, PARAMETER_SCALE_MARGIN * noise)
 
 
 class Other(NamedTuple):
@@ -192,6 +202,7 @@ def judge(
         worst_relative_error=single[worst].relative_error if worst else None,
         noise_floor=noise.overall,
         tolerance=noise.direction_tolerance(),
+        scale_tolerance=noise.scale_tolerance(),
         parameters=len(reference),
         missing=found.missing,
         zero=found.zero,

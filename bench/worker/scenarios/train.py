@@ -20,6 +20,7 @@ from bench.record import PHASES, CollectiveCount, RankSamples
 from bench.worker import plugins, warm_up
 from bench.worker.mesh import Mesh
 from bench.worker.metrics import clock, memory, snapshot
+from bench.worker.metrics.clipping import ClippingWatch
 from bench.worker.metrics.collectives import CollectiveCounter
 from bench.worker.rank import Rank
 from bench.worker.reference import Reference
@@ -112,6 +113,7 @@ def _first_step(
 ) -> Tuple[Dict[str, Any], List[CollectiveCount]]:
     """The step that is compared with the reference and whose collectives are counted."""
     checked: Dict[str, Any] = {}
+    watch = ClippingWatch(trainer.engine, rank.device)
 
     with CollectiveCounter() as counter:
 
@@ -121,12 +123,14 @@ def _first_step(
 
         def check() -> None:
             enter("gradient")
-            mode = plugins.load("checking", rank.request.check)
-            checked.update(mode.check(rank, trainer, mesh))
+            watch.before_optimizer()
+            if rank.request.check not in ("off", "proxy"):  # a proxy is another trial
+                mode = plugins.load("checking", rank.request.check)
+                checked.update(mode.check(rank, trainer, mesh))
 
-        # a proxy is another trial
-        check_or_not = _nothing if rank.request.check in ("off", "proxy") else check
-        losses.append(trainer.step(enter, warmup, check_or_not))
+        losses.append(trainer.step(enter, warmup, check))
+        enter("gradient")
+        checked["clipping"] = watch.found().model_dump()
     counts = [count for count in counter.counts(rank.index) if count.phase in PHASES]
     return checked, counts
 
