@@ -68,6 +68,7 @@ class Host:
         Raises `ServerBroken` when the server itself is lost.
         """
         c = trial.configuration
+        self.learnt = []
         started, clock = utc_now(), time.monotonic()
         code = self._server.code_of(c)
         if self.mismatch is not None:

@@ -10,7 +10,7 @@ import pytest
 from bench.controller import hosts as hosts_module
 from bench.controller.hosts import Hosts
 from bench.record import Record, Status
-from bench.trial import Trial
+from bench.trial import Configuration, Trial
 from tests.factories import configuration, failed, ok
 
 SAID = "ranks imported 2 modules during the trial"
@@ -33,6 +33,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             record, self.learnt = planned.pop(0)
             assert isinstance(record, Record)
             return record
+
+        def is_stale(self, configuration: Configuration) -> bool:
+            return False
 
         def close(self) -> None:
             planned.append("closed")
