@@ -10,6 +10,8 @@ import signal
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from bench.failure_text import useful_line
+from bench.identity import machine_class_of
 from bench.record import PHASES, Status
 from bench.rounds import slowest
 from bench.theory import sent_bytes, tokens_per_second
@@ -71,6 +73,7 @@ RESULTS = {
     "status": Column("str", "how the trial ended"),
     "reason": Column("str", "why the status is not ok; missing: it is"),
     "failure": Column("str", "the same in a few words: what, where, on which ranks"),
+    "message": Column("str", "the useful line of what was raised; missing: nothing was"),
     "step_s": Column("float64", "median over steps of the maximum over ranks [s]; only if ok"),
     **{f"{name}_s": Column("float64", f"the same for {name} alone [s]") for name in PHASES},
     "tokens_per_s": Column("float64", "all ranks together, each token once [tokens/s]"),
@@ -115,6 +118,7 @@ RESULTS = {
     "torch": Column("str", "version that the worker saw; missing: no worker ran"),
     "deepspeed": Column("str", "version that the worker saw; missing: no worker ran"),
     "hostname": Column("str", "machine of the controller"),
+    "machine_class": Column("str", "kind of machine; hosts of one kind count as one; empty: none"),
 }
 
 COLUMNS = {**RESULTS, **AXES}
@@ -177,6 +181,7 @@ def results_of(record: Content, axes: Content) -> dict[str, Any]:
         "status": Status(record["status"]).value,
         "reason": record["reason"],
         "failure": failure_of(record),
+        "message": message_of(record),
         **_times(record, axes),
         "peak_memory_bytes": _most(record, "peak_bytes"),
         "outside_allocator_bytes": _most(record, "outside_allocator_bytes"),
@@ -194,6 +199,7 @@ def results_of(record: Content, axes: Content) -> dict[str, Any]:
         "torch": worker.get("torch"),
         "deepspeed": worker.get("deepspeed"),
         "hostname": machine.get("hostname"),
+        "machine_class": machine_class_of(record),
     }
 
 
@@ -224,6 +230,17 @@ def failure_of(record: Content) -> str | None:
         or record["reason"]
         or status
     )
+
+
+def message_of(record: Content) -> str | None:
+    """The useful line of what most ranks raised; None where none raised."""
+    raised: dict[tuple[str, str], list[Content]] = {}
+    for error in record["errors"] if record["status"] != Status.OK.value else []:
+        raised.setdefault((error["type"], error["phase"]), []).append(error)
+    if not raised:
+        return None
+    first = max(raised.values(), key=len)[0]
+    return useful_line(first["message"], first["traceback"]) or None
 
 
 def _times(record: Content, axes: Content) -> dict[str, float | None]:

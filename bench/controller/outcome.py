@@ -16,6 +16,7 @@ from bench.controller.reports import (
     is_out_of_memory,
     worst_gradient,
 )
+from bench.failure_text import useful_line
 from bench.record import CPU_PHASES, PHASES, RankError, RankOutcome, Status
 from bench.record_files import rows_file
 from bench.trial import EnvironmentSpec
@@ -216,7 +217,7 @@ class Flight:
         if report is not None:
             raised = RankError(rank=0, phase="reference", **report["error"])
             status = Status.OOM if is_out_of_memory(raised) else Status.ERROR
-            said = (raised.message.strip().splitlines() or ["no message"])[0][:200]
+            said = useful_line(raised.message, raised.traceback) or "no message"
             return status, f"{raised.type.rpartition('.')[2]}: {said}", raised
         if exit_ is None:
             status, message = Status.TIMEOUT, f"it took longer than limits.timeout_s={timeout_s:g}"

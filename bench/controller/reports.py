@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.controller import abort, deaths
+from bench.failure_text import useful_line
 from bench.record import NOT_STARTED, GradientError, RankError
 
 FULL_BYTES = 256 * 2**20
@@ -40,9 +41,9 @@ def failure_line(errors: list[RankError]) -> str:
     for error in errors:
         groups.setdefault((error.type, error.phase), []).append(error)
     (kind, phase), same = max(groups.items(), key=lambda item: len(item[1]))
-    message = same[0].message.strip().splitlines()
+    said = useful_line(same[0].message, same[0].traceback)
     where = deaths.ranks([error.rank for error in same])
-    return f"{kind} in {phase} on {where}" + (f": {message[0][:200]}" if message else "")
+    return f"{kind} in {phase} on {where}" + (f": {said}" if said else "")
 
 
 def is_out_of_memory(error: RankError) -> bool:
