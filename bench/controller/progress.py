@@ -18,6 +18,7 @@ from bench.controller.precision import Widths
 from bench.record import MODE_MARKS, Record, Status
 from bench.rounds import slowest
 from bench.trial import Configuration, Trial
+from bench.verdicts import SIGN, STYLE, fault
 
 LAST_RESULTS = 5
 
@@ -78,7 +79,9 @@ def outcome(record: Record) -> str:
     """`error IndexError in backward on ranks 2, 3 (1.2 s)`: how a trial ended, in short."""
     took = f"({record.duration_s:.1f} s)"
     if record.status is Status.OK:
-        return f"ok {', '.join(_figures(record))} {took}".replace("  ", " ")
+        found = fault_of(record)
+        lead = "ok" if found is None else f"{SIGN} {found}:"
+        return f"{lead} {', '.join(_figures(record))} {took}".replace("  ", " ")
     gone = any(rank.outcome in ("killed", "exited") for rank in record.ranks)
     if record.errors and not gone and record.status is not Status.ENVIRONMENT:
         first = record.errors[0]
@@ -88,6 +91,23 @@ def outcome(record: Record) -> str:
         where = f"in {first.phase} on rank{'s' if len(same) > 1 else ''} {ranks}"
         return f"{record.status.value} {kind} {where} {took}"
     return f"{record.status.value} {record.reason or ''} {took}".replace("  ", " ")
+
+
+def fault_of(record: Record) -> Optional[str]:
+    """What is wrong with the gradient of a trial that ran: `×2`; None where nothing is known."""
+    if record.status is not Status.OK:
+        return None
+    agrees = None if record.first_loss is None else record.first_loss.agrees
+    if record.gradient is None:
+        return fault(None, None, None, agrees)
+    one = record.gradient
+    ranks_agree = None if one.scale is None else one.ranks_agree
+    return fault(one.verdict, one.scale_label, ranks_agree, agrees)
+
+
+def style_of(record: Record) -> str:
+    """The colour of a trial's line: its status's, unless its gradient is wrong."""
+    return STYLES[record.status] if fault_of(record) is None else STYLE
 
 
 def _figures(record: Record) -> Iterator[str]:
@@ -124,12 +144,19 @@ class _Counts:
         self.total = total
         self.settled = settled
         self.statuses: Counter[Status] = Counter()
+        """Of the trials whose gradient is not wrong."""
+        self.wrong = 0
+        """Trials that ran with a wrong gradient."""
 
     def done(self, record: Optional[Record]) -> None:
         """Count one more trial."""
         self.settled += 1
-        if record is not None:
+        if record is None:
+            return
+        if fault_of(record) is None:
             self.statuses[record.status] += 1
+        else:
+            self.wrong += 1
 
     def precision(self, found: Widths) -> str:
         """`±2 % wanted: 3 of 16 have it after 7 rounds, widest ±9.1 % (torch-2.2 sp=2)`."""
@@ -247,7 +274,7 @@ class LiveDisplay:
         self._counts.done(record)
         self._bar.update(self._task, completed=self._counts.settled)
         said = outcome(record) if record else "done by another sweep"
-        style = STYLES[record.status] if record else "dim"
+        style = style_of(record) if record else "dim"
         name = describe(trial, self._counts.axes)
         self._last.append(Text.assemble(("  ", ""), f"{name}: ", (said, style)))
 
@@ -265,10 +292,13 @@ class LiveDisplay:
         self._bar.update(self._task, total=total)
 
     def _render(self) -> Group:
-        counts = Text("  ").join(
+        found = [
             Text(f"{status.value} {count}", STYLES[status])
             for status, count in sorted(self._counts.statuses.items())
-        )
+        ]
+        if self._counts.wrong:
+            found.append(Text(f"{SIGN} wrong gradient {self._counts.wrong}", STYLE))
+        counts = Text("  ").join(found)
         for text in (self._now, *self._last):
             text.no_wrap, text.overflow = True, "ellipsis"
         precision = [self._precision] if self._precision else []

@@ -81,9 +81,15 @@ def test_axes_within_one_model_are_its_fields() -> None:
         ),
         pytest.param(
             record(trial(), gradient=gradient(mode="proxy", verdict="scaled", scale_label="×2")),
-            "ok gradient scaled ×2 (2-layer proxy) (1.2 s)",
+            "✗ ×2: gradient scaled ×2 (2-layer proxy) (1.2 s)",
             id="proxy",
         ),
+        pytest.param(
+            record(trial(), gradient=gradient(verdict="wrong", scale_label="×0.7")),
+            "✗ wrong: gradient wrong (1.2 s)",
+            id="wrong",
+        ),
+        pytest.param(record(trial(), gradient=gradient()), "ok gradient match (1.2 s)", id="match"),
         pytest.param(
             record(trial(), gradient_mode="exact", gradient_reason="not compared: no memory"),
             "ok gradient not compared (1.2 s)",
@@ -130,6 +136,25 @@ def test_on_a_terminal_the_display_ends_with_counts_and_results() -> None:
     end = text.getvalue()
     for fragment in ("2/2", "ok 1", "hang 1", "sp=4 r0: hang no progress (1.2 s)", "finished"):
         assert fragment in end
+
+
+def test_a_wrong_gradient_is_not_green_and_not_counted_as_ok() -> None:
+    text = io.StringIO()
+    console = Console(
+        file=text, force_terminal=True, width=100, color_system="standard", _environ={}
+    )
+    trials = [trial(sp=2), trial(sp=4)]
+    shown = display(console, [one.configuration for one in trials], total=2, settled=0)
+    twice = gradient(verdict="scaled", scale=2.0, scale_label="×2")
+    with shown:
+        shown.done(trials[0], record(trials[0], gradient=twice))
+        shown.done(trials[1], record(trials[1], gradient=gradient()))
+    end = text.getvalue().split("\n")
+    [wrong] = [line for line in end[-8:] if "sp=2 r0" in line]
+    [right] = [line for line in end[-8:] if "sp=4 r0" in line]
+    assert "\x1b[30;43m✗ ×2: gradient scaled ×2" in wrong  # black on yellow
+    assert "\x1b[32mok gradient match" in right  # green
+    assert "\x1b[32mok 1\x1b[0m  \x1b[30;43m✗ wrong gradient 1" in text.getvalue()
 
 
 def test_rounds_and_attempts_are_described() -> None:
