@@ -26,6 +26,8 @@ from analysis.comparison import (
     Side,
 )
 from analysis.decomposition import Rates, Route, decomposition, routes, steps
+from analysis.folders import beside
+from analysis.gradients import gradients_of
 from analysis.pooling import counted, pooled
 from analysis.reading import AnalysisError
 from analysis.selection import axes_in, find, natural_pairs, parse_selector, select, text_of
@@ -53,6 +55,7 @@ __all__ = [
     "Point",
     "Selector",
     "Side",
+    "against",
     "compare",
     "comparisons",
     "natural_pairs",
@@ -73,12 +76,19 @@ def comparisons(
     baseline: str | None = None,
     candidate: str | None = None,
     smallest: float = SMALLEST,
+    before: pd.DataFrame | None = None,
 ) -> list[Comparison]:
     """The comparison of two sides as users write them (`environment=torch-2.2 loss=local`).
 
-    Without sides, those that the folder was made for. Raises AnalysisError as `compare`, and
-    when only one side is given or there is nothing to compare.
+    Without sides, those that the folder was made for. `before` is another folder's frame, whose
+    trials are the baseline: the same configurations then and now, unless sides choose among them.
+    Raises AnalysisError as `compare`, and when only one side is given or there is nothing to
+    compare.
     """
+    if before is not None:
+        left = parse_selector(baseline, "baseline") if baseline else {}
+        right = parse_selector(candidate, "candidate") if candidate else {}
+        return [against(before, frame, left, right, smallest)]
     if baseline and candidate:
         left, right = parse_selector(baseline, "baseline"), parse_selector(candidate, "candidate")
         return [compare(frame, left, right, smallest)]
@@ -109,11 +119,47 @@ def compare(
     left = _by_place(select(frame, baseline, "baseline"), shared, "baseline")
     right = _by_place(select(frame, candidate, "candidate"), shared, "candidate")
     _refuse_overlap(left, right)
+    split = _best_split(frame, shared, left, right, routes(baseline, candidate))
+    return _compared((left, right), (baseline, candidate), shared, split, smallest, folder)
+
+
+def against(
+    before: pd.DataFrame,
+    frame: pd.DataFrame,
+    baseline: Selector,
+    candidate: Selector,
+    smallest: float = SMALLEST,
+) -> Comparison:
+    """`frame` against the trials of another folder, `before`, at every point.
+
+    Without selectors a point is a configuration. Rounds are paired in their order: the folders were
+    recorded at different times, so a pair shares no drift, and the interval is as wide as that of
+    independent samples. Raises AnalysisError as `compare`.
+    """
+    names = [str(one.attrs.get("folder", "results")) for one in (before, frame)]
+    before, frame = beside(before, frame)
+    every = pd.concat([before, frame])
+    shared = _shared_axes(every, {*baseline, *candidate})
+    left = _by_place(select(before, baseline, "baseline"), shared, "baseline")
+    right = _by_place(select(frame, candidate, "candidate"), shared, "candidate")
+    sides = {"results": names[0], **baseline}, {"results": names[1], **candidate}
+    return _compared((left, right), sides, shared, None, smallest, None)
+
+
+def _compared(
+    places: tuple[Places, Places],
+    sides: tuple[Selector, Selector],
+    shared: list[str],
+    split: _Split | None,
+    smallest: float,
+    folder: str | None,
+) -> Comparison:
+    """The comparison of two sides whose trials are known at each point."""
+    (left, right), (baseline, candidate) = places, sides
     every = pd.concat([*left.values(), *right.values()])
     shown = {name: shared.index(name) for name in varying_axes(every) if name in shared}
-    split = _best_split(frame, shared, left, right, routes(baseline, candidate))
-    places = sorted({*left, *right}, key=lambda place: [natural(value) for value in place])
-    both = [place for place in places if place in left and place in right]
+    every_place = sorted({*left, *right}, key=lambda place: [natural(value) for value in place])
+    both = [place for place in every_place if place in left and place in right]
     logs = [_valid_logs(left[place], right[place]) for place in both]
     return Comparison(
         baseline=baseline,
@@ -129,7 +175,7 @@ def compare(
                 smallest,
                 folder,
             )
-            for place in places
+            for place in every_place
         ),
         overall=pooled(logs, smallest),
         counted=counted(logs),
@@ -269,6 +315,7 @@ def _side(trials: pd.DataFrame | None) -> Side:
         noisy=int((trials.noisy != "").sum()),
         emulated=bool(trials.emulated.any()),
         timings_valid=bool(trials.timings_valid.all()),
+        gradients=gradients_of(trials),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from analysis.gradients import Gradients
 from analysis.pooling import Counted
 from analysis.sketches import SketchComparison
 from analysis.statistics import Figure, Ratio
@@ -59,6 +60,8 @@ class Side:
     timings_valid: bool
     gradient_other: str = ""
     """`token_mean: 2.9 % off`: beside the other reference; empty where it says the same."""
+    gradients: Gradients = field(default_factory=Gradients)
+    """How many trials have a right gradient, a wrong one, and one that was not compared."""
 
     @property
     def has_number(self) -> bool:
