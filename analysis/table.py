@@ -14,14 +14,21 @@ from rich.text import Text
 
 from analysis import references
 from analysis.columns import AXES
+from analysis.gradients import gradients_of
 from analysis.statistics import figure_of_rounds
 from analysis.wording import marked
 from bench.record import MODE_MARKS
+from bench.verdicts import SIGN, STYLE
 
 METHODS = ("comm", "environment", "attention", "loss")
 """Axes that are compared at a point; the others say which point it is."""
 
-STYLES = {"ok": "green", "unsupported": "dim", "match": "green", "scaled": "yellow"}
+STYLES = {
+    "ok": "green",
+    "unsupported": "dim",
+    "match": "green",
+    **dict.fromkeys(("scaled", "wrong", "none", SIGN), STYLE),
+}
 """How a status or verdict is coloured; whatever is not here is red."""
 
 MODES = {
@@ -50,7 +57,8 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     hash, where they do not tell all configurations apart); `statuses` over the rounds (`ok 3`);
     `rounds` that have a time; `tokens_per_s` [tokens/s], the median over rounds, with
     `tokens_per_s_low`, `tokens_per_s_high` and the confidence `level` of that interval;
-    `peak_memory_bytes`, the maximum over rounds; `gradient` (verdict and scale) and `failure`;
+    `peak_memory_bytes`, the maximum over rounds; `gradient` (verdict and scale), its `fault` (`×2`;
+    empty where nothing is known to be wrong) and `failure`;
     `noisy` trials; `emulated`, `timings_valid`.
     """
     axes = varying_axes(frame)
@@ -111,6 +119,10 @@ def closing_line(frame: pd.DataFrame) -> Text:
         text.append(", " if index else "")
         text.append(f"{counts[status]:,} {status}", STYLES.get(status, "red"))
     text.append(f"; not ok: {len(frame) - counts.get('ok', 0):,}")
+    wrong = sum(gradients_of(frame).wrong.values())
+    if wrong:
+        text.append("; ")
+        text.append(f"{SIGN} wrong gradient: {wrong:,}", STYLE)
     if frame.attrs.get("skipped"):
         text.append(
             f"; {_plural(len(frame.attrs['skipped']), 'unreadable line')} skipped", "yellow"
@@ -133,6 +145,7 @@ def _row(config_hash: Any, trials: pd.DataFrame, axes: list[str]) -> dict[str, A
         "level": figure.interval.level if figure else math.nan,
         "peak_memory_bytes": trials.peak_memory_bytes.max(),
         "gradient": _distinct(_gradients(trials)),
+        "fault": gradients_of(trials).fault,
         "failure": _distinct(trials.failure.dropna()),
         "noisy": int((trials.noisy != "").sum()),
         "emulated": bool(trials.emulated.any()),
@@ -162,7 +175,8 @@ def _distinct(texts: Iterable[str]) -> str:
 def _cells(table: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     """The table as people read it: text, numbers of a column with equally many decimals."""
     cells = pd.DataFrame({name: table[name].map(_plain) for name in axes})
-    cells["status"] = table.statuses
+    signs = table.fault.map(lambda fault: f" {SIGN}" if fault else "")
+    cells["status"] = table.statuses + signs
     cells["tokens/s"] = _aligned(table.tokens_per_s, _decimals(table.tokens_per_s))
     marks = table.timings_valid.map({True: "", False: "!"})
     cells["tokens/s"] += marks.where(table.tokens_per_s.notna(), "")
@@ -241,6 +255,8 @@ def _coloured(name: str, text: str) -> Text:
         return Text(text)
     if text == NOT_COMPARED:
         return Text(text, style="dim")
+    if SIGN in text:
+        return Text(text, style=STYLE)
     mixed = ", " in text if name == "status" else "; " in text
     return Text(text, style="red" if mixed else STYLES.get(text.split(" ")[0], "red"))
 

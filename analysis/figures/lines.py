@@ -18,6 +18,8 @@ from analysis.figures.points import (
     interval_note,
     looks,
     points,
+    suffixes,
+    wrong_note,
 )
 from analysis.figures.style import (
     blank,
@@ -27,6 +29,7 @@ from analysis.figures.style import (
     nothing_here,
     quantity,
     sequence_axis,
+    strike,
     styled,
 )
 from analysis.wording import span
@@ -55,14 +58,23 @@ def throughput(frame: pd.DataFrame) -> Figure:
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if part.emulated.any() or not part.timings_valid.all():
             hatched(ax)
-    best = timed.loc[timed.tokens_per_s.idxmax()]
-    title = (
-        f"The highest throughput is {best.tokens_per_s:,.0f} tokens/s: {best.series} "
-        f"at {best.panel}, {best.seq_len:,} tokens"
-    )
     alt = _spoken(timed, "tokens_per_s", 1.0, "tokens/s")
-    notes = [*interval_note(table), *left, *caveats(table)]
-    return finish(figure, title, alt, notes, _legend(shown, timed))
+    notes = [*wrong_note(timed), *interval_note(table), *left, *caveats(table)]
+    return finish(figure, _highest(timed), alt, notes, _legend(shown, timed))
+
+
+def _highest(timed: pd.DataFrame) -> str:
+    """The highest throughput of those whose gradient is not wrong."""
+    allowed = timed[timed.fault == ""]
+    if allowed.empty:
+        return "No throughput counts: whatever has a time has a wrong gradient"
+    best = allowed.loc[allowed.tokens_per_s.idxmax()]
+    right = "with a right gradient " if (timed.fault != "").any() and best.compared else ""
+    unknown = "" if best.compared else " (its gradient was not compared)"
+    return (
+        f"The highest throughput {right}is {best.tokens_per_s:,.0f} tokens/s: {best.series} "
+        f"at {best.panel}, {best.seq_len:,} tokens{unknown}"
+    )
 
 
 @styled
@@ -90,7 +102,7 @@ def memory(frame: pd.DataFrame) -> Figure:
         ax.set_ylabel("peak memory per rank [MiB]")
     ratio = known.peak_memory_bytes / known.theory
     title = f"Peak memory per rank is {span(ratio, '.3g')} times what the theory expects"
-    notes = ["Maximum over ranks and rounds.", *left, *failures(table)]
+    notes = ["Maximum over ranks and rounds.", *left, *failures(table), *wrong_note(known)]
     if known.comm.ne("nccl").any():
         notes.insert(1, "On CPU: a rank's own memory above what it shared when it was forked.")
         if known.memory_limit.isna().any():
@@ -153,12 +165,14 @@ def _lines(ax: Axes, part: pd.DataFrame, shown: dict[str, Look], column: str, un
             linewidth=1.2,
             capsize=2,
         )
+        wrong = line.fault != ""
+        strike(ax, (line.seq_len * aside)[wrong], values[wrong])
     ax.set_ylim(bottom=0)
 
 
 def _legend(shown: dict[str, Look], known: pd.DataFrame) -> list[Line2D]:
-    named = set(known.series)
-    return [handle(look, "" if name in named else " (failed)") for name, look in shown.items()]
+    behind = suffixes(known)
+    return [handle(look, behind.get(name, " (failed)")) for name, look in shown.items()]
 
 
 def _spoken(table: pd.DataFrame, column: str, unit: float, name: str) -> str:
@@ -167,6 +181,7 @@ def _spoken(table: pd.DataFrame, column: str, unit: float, name: str) -> str:
     for panel, part in list(table.groupby("panel", sort=False))[:4]:
         values: Iterable[str] = (
             f"{row.series} at {row.seq_len:,}: {quantity(getattr(row, column) / unit)}"
+            f"{f' (gradient {row.fault})' if row.fault else ''}"
             for row in part.head(12).itertuples()
         )
         texts.append(f"{panel} [{name}]: {', '.join(values)}")

@@ -10,9 +10,11 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from analysis.figures.style import LINES, MARKERS, MAX_SERIES, colour_of, limited, printable
+from analysis.gradients import UNCHECKED, gradients_of
 from analysis.table import natural, varying_axes
 from bench.record import PHASES
 from bench.rounds import figure_of_rounds
+from bench.verdicts import SIGN
 
 PHASE_COLUMNS = tuple(f"{name}_s" for name in PHASES)
 OVER_ROUNDS = ("tokens_per_s", "step_s", *PHASE_COLUMNS)
@@ -39,10 +41,13 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     The axes; `panel`, the axes that vary besides sequence length, environment and loss, as text
     (`sp=2 dp=2`); `series` (`torch-2.13 all_gather`); each of `OVER_ROUNDS`, the median over
     rounds, with `_low`, `_high`; `level`, the confidence of these; `rounds` that have a time,
-    and `failed` ones; `peak_memory_bytes`, the maximum; `failure`; `emulated`, `timings_valid`.
+    and `failed` ones; `peak_memory_bytes`, the maximum; `failure`; `fault`, what is wrong with the
+    gradient (`×2`; empty: nothing that is known), and `compared`, whether anybody looked;
+    `emulated`, `timings_valid`.
     """
     if frame.empty:
-        return frame.assign(panel=[], series=[], failed=[], level=[], rounds=[])
+        added = ("panel", "series", "failed", "level", "rounds", "fault", "compared")
+        return frame.assign(**{name: [] for name in added})
     rows = [_row(group) for _, group in frame.groupby("config_hash", sort=False)]
     table = pd.DataFrame(rows)
     names = panel_axes(frame)
@@ -91,6 +96,20 @@ def handle(look: Look, suffix: str = "") -> Line2D:
         markerfacecolor=look.colour if look.filled else "white",
         label=look.label + suffix,
     )
+
+
+def suffixes(table: pd.DataFrame) -> dict[str, str]:
+    """What a legend says behind each series of `points`' table: ` (✗ gradient ×2)`, or nothing."""
+    found = {}
+    for name, part in table.groupby("series", sort=False):
+        faults = ", ".join(dict.fromkeys(part.fault[part.fault != ""]))
+        found[str(name)] = f" ({SIGN} gradient {faults})" if faults else ""
+    return found
+
+
+def wrong_note(table: pd.DataFrame) -> list[str]:
+    """What is struck through, where anything is."""
+    return ["Struck through: the gradient is wrong."] if (table.fault != "").any() else []
 
 
 def chosen_panels(table: pd.DataFrame, most: int = MAX_PANELS) -> tuple[list[str], list[str]]:
@@ -154,6 +173,8 @@ def _row(trials: pd.DataFrame) -> dict[str, object]:
             row["level"] = figure.interval.level if figure else math.nan
     row["failed"] = int((trials.status != "ok").sum())
     row["failure"] = printable("; ".join(dict.fromkeys(map(str, trials.failure.dropna()))))
+    gradients = gradients_of(trials)
+    row["fault"], row["compared"] = gradients.fault, gradients.kind != UNCHECKED
     row["peak_memory_bytes"] = trials.peak_memory_bytes.max()
     row["emulated"] = bool(trials.emulated.any())
     row["timings_valid"] = bool(trials.timings_valid.all())

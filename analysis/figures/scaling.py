@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.points import Look, caveats, handle, looks, panel_axes, points
+from analysis.figures.points import Look, caveats, handle, looks, panel_axes, points, suffixes
 from analysis.figures.style import blank, finish, grid, hatched, nothing_here, styled
 from analysis.statistics import FEWEST
 from analysis.wording import span
@@ -116,7 +116,8 @@ def scaling(frame: pd.DataFrame) -> Figure:
         left.append(f"{few} of {len(every)} have fewer than {FEWEST} rounds in common: not drawn.")
     notes = ["Model FLOP/s per rank beside the fewest ranks, paired by round.", *caveats(table)]
     used = {one.series for one in found}
-    legend = [handle(look) for name, look in shown.items() if name in used]
+    behind = suffixes(table)
+    legend = [handle(look, behind[name]) for name, look in shown.items() if name in used]
     title = f"With more ranks, {kept} % of a rank's speed is left"
     return finish(figure, title, "; ".join(spoken), [*notes, *left], legend)
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.points import caveats, interval_note, points
+from analysis.figures.points import caveats, interval_note, points, wrong_note
 from analysis.figures.style import (
     LINES,
     MARKERS,
@@ -19,6 +19,7 @@ from analysis.figures.style import (
     hatched,
     quantity,
     sequence_axis,
+    strike,
     styled,
 )
 from bench.theory import tokens_per_second
@@ -74,6 +75,9 @@ def splits(frame: pd.DataFrame) -> Figure:
         _bars(speed, lengths, *(group[f"tokens_per_s{end}"] / world for end in ENDS), **look)
         per_token = (1000 * world / group[f"tokens_per_s{end}"] for end in ENDS)
         _bars(cost, lengths, *per_token, **look)
+        wrong = (group.fault != "").to_numpy()
+        strike(speed, group.seq_len[wrong], (group.tokens_per_s / world)[wrong])
+        strike(cost, group.seq_len[wrong], (1000 * world / group.tokens_per_s)[wrong])
         handles.append(Line2D([], [], **look))
     for axes in (speed, cost):
         sequence_axis(axes, table.seq_len.tolist())
@@ -85,6 +89,7 @@ def splits(frame: pd.DataFrame) -> Figure:
     cost.set_ylabel("rank-seconds per 1,000 tokens")
     notes = [
         "Configurations of a sequence length have equal tokens in a step.",
+        *wrong_note(table),
         *interval_note(table),
         *caveats(table),
     ]
@@ -100,7 +105,9 @@ def _bars(
 
 
 def _message(table: pd.DataFrame) -> str:
-    longest = table[table.seq_len == table.seq_len.max()]
+    longest = table[(table.seq_len == table.seq_len.max()) & (table.fault == "")]
+    if len(longest) < 2:
+        return "Splits are not compared: of the longest sequences the gradients are wrong"
     best = longest.loc[longest.tokens_per_s.idxmax()]
     worst = longest.loc[longest.tokens_per_s.idxmin()]
     ratio = best.tokens_per_s / worst.tokens_per_s

@@ -14,10 +14,13 @@ from analysis.figures.points import (
     interval_note,
     looks,
     points,
+    suffixes,
+    wrong_note,
 )
 from analysis.figures.style import (
     HATCH,
     PHASE_COLOURS,
+    STRUCK,
     blank,
     finish,
     grid,
@@ -29,6 +32,7 @@ from analysis.figures.style import (
     wrapped,
 )
 from analysis.wording import span
+from bench.verdicts import SIGN
 
 MAX_BARS = 32
 """Of all panels together: more would not be read."""
@@ -69,12 +73,21 @@ def phases(frame: pd.DataFrame) -> Figure:
         f"aggregate {quantity(row.aggregate_s * MS)} ms"
         for row in timed.head(16).itertuples()
     ]
-    notes = ["Diamond: the step as a whole.", *interval_note(table), *left, *caveats(table)]
+    notes = [
+        "Diamond: the step as a whole.",
+        *wrong_note(timed),
+        *interval_note(table),
+        *left,
+        *caveats(table),
+    ]
     return finish(figure, title, "; ".join(spoken), notes, phase_patches())
 
 
 def _bars(ax: Axes, part: pd.DataFrame) -> None:
-    labels = [f"{row.seq_len:,} · {row.series}" for row in part.itertuples()]
+    labels = [
+        f"{row.seq_len:,} · {row.series}{f' {SIGN} {row.fault}' if row.fault else ''}"
+        for row in part.itertuples()
+    ]
     ax.set_yticks(range(len(part)), labels, fontsize=7.5)
     ax.set_ylim(len(part) - 0.4, -0.6)
     ax.grid(True, axis="x")
@@ -102,6 +115,8 @@ def _bars(ax: Axes, part: pd.DataFrame) -> None:
             )
             start += value
         step = row.step_s * MS
+        if row.fault:
+            ax.plot([0, step], [y, y], color=STRUCK, linewidth=1.4)
         spread = [[step - row.step_s_low * MS], [row.step_s_high * MS - step]]
         ax.errorbar(
             step,
@@ -155,9 +170,9 @@ def step_times(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         *left,
         *caveats(table),
     ]
-    return finish(
-        figure, title, "; ".join(spoken), notes, [handle(look) for look in shown.values()]
-    )
+    behind = suffixes(table)
+    legend = [handle(look, behind[name]) for name, look in shown.items()]
+    return finish(figure, title, "; ".join(spoken), notes, legend)
 
 
 def _steps(frame: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:

@@ -45,6 +45,8 @@ VERDICT_COLOURS = {
 }
 """Background and text of each gradient verdict."""
 FAILED = ("white", "black")
+STRUCK = "#8E2323"
+"""Of the line through what has a wrong gradient."""
 
 HATCH = "////"
 """Over whatever is emulated or not valid as a timing."""
@@ -229,6 +231,12 @@ def wrapped(text: str, width: int, lines: int = 3) -> str:
         textwrap.fill(printable(one), max(width, 8), max_lines=lines, placeholder="…")
         for one in text.split("\n")
     )
+
+
+def strike(ax: Axes, x: Any, y: Any) -> None:
+    """Strike points through: what was measured there has a wrong gradient."""
+    slash = (2, 2, -45)  # matplotlib's marker of two spokes, turned
+    ax.plot(x, y, linestyle="none", marker=slash, markersize=13, color=STRUCK, markeredgewidth=1.4)
 
 
 def sequence_axis(axes: Axes, lengths: Sequence[int]) -> None:

@@ -50,7 +50,7 @@ def test_the_terminal_shows_a_matrix_for_each_version(frame: Any) -> None:
     ]
     assert "IndexError: IndexError in backward, ranks 2,3" in lines
     assert "comm nccl_over_gloo: torch's NCCL code path emulated on gloo" in lines
-    assert lines[-1] == "8 trials: 6 ok, 2 error; not ok: 2"
+    assert lines[-1] == "8 trials: 6 ok, 2 error; not ok: 2; ✗ wrong gradient: 1"
 
 
 def test_markdown_is_a_table_for_each_version(frame: Any) -> None:

@@ -16,7 +16,7 @@ from analysis import figures
 from analysis.figures.gradient import audit, gradient_table
 from analysis.figures.lines import expected_bytes
 from analysis.figures.scaling import efficiencies
-from analysis.figures.style import FAILED_HATCH, HATCH, LOSS_COLOURS
+from analysis.figures.style import FAILED_HATCH, HATCH, LOSS_COLOURS, STRUCK
 from analysis.frame import load, samples
 from bench.record import Record, Status
 from bench.trial import CommSpec
@@ -356,3 +356,57 @@ def test_a_directional_verdict_has_no_error_and_unknown_losses_are_left_out(tmp_
     [row] = gradient_table(frame).to_dict("records")
     assert (row["verdict"], row["relative error"]) == ("match (directional)", "")
     assert (row["loss"], row["reference's"]) == ("", "")
+
+
+TWICE = gradient(verdict="scaled", scale=2.0, scale_label="×2")
+
+
+def struck(ax: Axes) -> list[tuple[float, float]]:
+    """Points that are struck through."""
+    return [
+        (float(x), float(y))
+        for line in ax.lines
+        if to_hex(line.get_color()) == STRUCK.lower()
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    ]
+
+
+def test_a_wrong_gradient_is_never_the_highest_throughput(tmp_path: Path) -> None:
+    # 1,024 tokens a step: 2,048 tokens/s at 0.5 s with a right gradient, 2,560 with one of ×2
+    records = [ok(step_s=0.5, loss="weighted_all_reduce"), ok(step_s=0.4, gradient=TWICE)]
+    write(tmp_path, *records)
+    figure = figures.throughput(load(tmp_path))
+    said = figure.get_label()
+    assert said.startswith(
+        "The highest throughput with a right gradient is 2,048 tokens/s: "
+        "torch-2.13 weighted_all_reduce"
+    )
+    assert "torch-2.13 all_gather at 512: 2,560 (gradient ×2)" in said
+    assert "Struck through: the gradient is wrong" in said
+    [(_, y)] = struck(figure.axes[0])
+    assert y == pytest.approx(2560)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["torch-2.13 all_gather (✗ gradient ×2)", "torch-2.13 weighted_all_reduce"]
+
+
+def test_without_a_right_gradient_no_throughput_is_praised(tmp_path: Path) -> None:
+    write(tmp_path / "wrong", ok(gradient=TWICE))
+    said = figures.throughput(load(tmp_path / "wrong")).get_label()
+    assert said.startswith("No throughput counts: whatever has a time has a wrong gradient")
+    write(tmp_path / "unknown", ok(gradient=None))
+    said = figures.throughput(load(tmp_path / "unknown")).get_label()
+    assert "(its gradient was not compared)" in said
+
+
+def test_bars_of_a_wrong_gradient_are_struck_through(tmp_path: Path) -> None:
+    write(tmp_path, ok(step_s=0.5, loss="weighted_all_reduce"), ok(step_s=0.4, gradient=TWICE))
+    figure = figures.phases(load(tmp_path))
+    assert struck(figure.axes[0]) == [(0.0, 0.0), (400.0, 0.0)]
+    labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert labels == ["512 · torch-2.13 all_gather ✗ ×2", "512 · torch-2.13 weighted_all_reduce"]
+
+
+def test_the_fastest_split_has_no_wrong_gradient(tmp_path: Path) -> None:
+    write(tmp_path, ok(sp=4, step_s=0.2, micro_batch=2, gradient=TWICE), ok(sp=2, step_s=0.5))
+    said = figures.splits(load(tmp_path)).get_label()
+    assert said.startswith("Splits are not compared: of the longest sequences the gradients are")
