@@ -15,7 +15,7 @@ from bench.verdicts import fault
 REFERENCES = {
     "exact": "the exact float64 reference",
     "proxy": "the exact float64 reference of a two-layer proxy",
-    "directional": "the loss along the gradient (directional)",
+    "directional": "the loss along the gradient, directional",
 }
 """What a verdict was judged by, by the trial's mode."""
 
@@ -75,8 +75,9 @@ def fault_of(trial: Any) -> str | None:
 
 def reference_of(trials: pd.DataFrame) -> str:
     """What the verdicts among `trials` were judged by, in words; empty where there are none."""
-    modes = trials.gradient_mode[trials.gradient_verdict.notna()].fillna("exact")
-    return " and ".join(REFERENCES.get(mode, mode) for mode in dict.fromkeys(modes))
+    compared = trials[trials.gradient_verdict.notna()]
+    pairs = zip(compared.gradient_mode.fillna("exact"), compared.reference, strict=True)
+    return " and ".join(f"{REFERENCES.get(m, m)} ({name})" for m, name in dict.fromkeys(pairs))
 
 
 def _known(value: Any) -> bool | None:

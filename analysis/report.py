@@ -22,6 +22,7 @@ from analysis.evidence import Evidence, gather
 from analysis.execution import execute
 from analysis.figures.display import html_table
 from analysis.frame import load
+from analysis.headline import headline
 from analysis.reading import AnalysisError
 from analysis.table import clipped, closing_line, marks, readable
 
@@ -74,6 +75,7 @@ def content_of(folder: Path, frame: pd.DataFrame) -> dict[str, Any]:
     noisy = frame[frame.noisy != ""]
     return {
         "name": folder.absolute().name,
+        "headline": headline(folder, frame),
         "answers": all_answers(folder, frame),
         "closing": closing_line(frame).plain,
         "cautions": cautions(frame),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.cli_errors import one_line
+from bench.cli_gates import refuse
 
 
 class AuditFormat(str, Enum):
@@ -17,18 +18,38 @@ class AuditFormat(str, Enum):
     TABLE = "table"
     MARKDOWN = "markdown"
     JSON = "json"
+    GITHUB = "github"
+    JUNIT = "junit"
 
 
 def audit(
     results: Annotated[Path, typer.Argument(help="A results folder.", metavar="RESULTS")],
-    to: Annotated[AuditFormat, typer.Option("--format", help="Format.")] = AuditFormat.TABLE,
+    to: Annotated[
+        AuditFormat,
+        typer.Option(
+            "--format", help="github: workflow commands; junit: XML, a case per configuration."
+        ),
+    ] = AuditFormat.TABLE,
+    fail_if_wrong: Annotated[
+        bool,
+        typer.Option(
+            "--fail-if-wrong",
+            help="Exit code 1 where a gradient is scaled, wrong, missing or was not compared.",
+        ),
+    ] = False,
+    allow_unchecked: Annotated[
+        bool,
+        typer.Option("--allow-unchecked", help="Let gradients pass that were not compared."),
+    ] = False,
 ) -> None:
     """Show which gradients are right: aggregation and mask by ZeRO stage, for each version.
 
-    Example: spbench audit results/gradient_audit
+    Example: spbench audit results/gradient_audit --fail-if-wrong
     """
     from analysis.audit_table import show
     from analysis.frame import AnalysisError, load
+    from analysis.gate import Gates
+    from analysis.gate_export import as_github, as_junit, suite_of_trials
 
     with one_line(AnalysisError):
         frame = load(results)
@@ -38,4 +59,12 @@ def audit(
                 f"results={results} holds no trial of scenario train, whose gradients are "
                 "audited; run `spbench sweep +experiment=gradient_audit` or name another folder"
             )
-        show(trained, to.value)
+        gates = Gates(wrong=fail_if_wrong, allow_unchecked=allow_unchecked)
+        suite = suite_of_trials(f"audit of {results.absolute().name}", trained, gates)
+        if to is AuditFormat.GITHUB:
+            typer.echo(as_github([suite]))
+        elif to is AuditFormat.JUNIT:
+            typer.echo(as_junit([suite]))
+        else:
+            show(trained, to.value)
+    refuse([one for case in suite.cases for one in case.objections])

@@ -208,6 +208,10 @@ def test_sweep_help_is_quick_and_names_the_choices() -> None:
         "env check",
         "env remove",
         "env prune",
+        "baseline",
+        "baseline write",
+        "baseline check",
+        "audit",
     ],
 )
 def test_every_help_has_an_example(command: str) -> None:

@@ -69,6 +69,8 @@ class Run:
         """Whether the sweep's report is wanted."""
         self.summary: Optional[sweep.Summary] = None
         """How the sweep ended, when it ran here."""
+        self.hashes: frozenset[str] = frozenset()
+        """The configurations that it ran, when it ran here."""
 
     def __call__(self, cfg: DictConfig) -> None:
         """Run the one configuration of a job that a launcher (Slurm's, say) started."""
@@ -102,6 +104,7 @@ class Run:
         self._run([self._composer.configuration(overrides) for overrides in jobs], config)
 
     def _run(self, configurations: Sequence[Configuration], cfg: DictConfig) -> None:
+        self.hashes = frozenset(one.hash for one in configurations)
         schedule = sweep.Schedule(configurations, settings_of(cfg))
         for line in schedule.remarks():
             self._say(line)

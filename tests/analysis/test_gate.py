@@ -16,7 +16,7 @@ from tests.factories import failed, gradient, ok
 
 SHARED = CommSpec(name="nccl", oversubscribe=True)
 NAME = "torch-2.13 with all_gather"
-EXACT = ", judged by the exact float64 reference"
+EXACT = ", judged by the exact float64 reference (replica_mean)"
 
 
 def lines(folder: Path, records: list[Record], **gates: Any) -> list[str]:
@@ -99,7 +99,7 @@ def test_slower_by_five_percent(
             | {"first_loss": FirstLoss(loss=5.0, reference=5.5, tolerance=0.1, agrees=False)},
             [
                 "gradient that is first loss in 3 of 3 trials, judged by the loss along the "
-                "gradient (directional)"
+                "gradient, directional (replica_mean)"
             ],
             id="first loss",
         ),

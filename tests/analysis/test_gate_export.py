@@ -35,7 +35,7 @@ def test_github_gets_an_error_for_each_objection_and_one_notice(tmp_path: Path) 
     ]
     assert errors[0].endswith(
         "::seq_len=1024: torch-2.13 with all_gather has a gradient that is ×2 in 3 of 3 trials, "
-        "judged by the exact float64 reference"
+        "judged by the exact float64 reference (replica_mean)"
     )
     [notice] = [line for line in commands if line.startswith("::notice ")]
     assert "%0A" in notice and len(commands) == 5

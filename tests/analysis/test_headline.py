@@ -58,7 +58,7 @@ def test_what_is_right_is_said_with_its_reference(tmp_path: Path) -> None:
     first, cost, following = lines(tmp_path, records)
     assert first == (
         "✓ the gradient is right in all 2 configurations where it was compared with the exact "
-        "float64 reference"
+        "float64 reference (replica_mean)"
     )
     assert cost.startswith("= upgrading runs at 1.00 (1.00 to 1.00, no difference seen) times")
     assert following == f"→ spbench report {tmp_path}"

@@ -1,0 +1,101 @@
+"""What several commands show of a results folder: the answer, the evidence below it, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+from bench.cli_errors import one_line
+from bench.cli_predict import contradictions
+
+INTERRUPTED = 130
+
+
+def answer(folder: Path, again: Sequence[str] = ()) -> None:
+    """Print what a person acts on, then the tables.
+
+    `again` is the command that made the folder, where it is known.
+    """
+    from rich.console import Console
+
+    from analysis import audit_table, sections, table
+    from analysis.audit import is_audit
+    from analysis.frame import AnalysisError, load
+    from analysis.headline import headline, render
+
+    console = Console()
+    with one_line(AnalysisError):
+        frame = load(folder)
+        render(headline(folder, frame, again), console)
+        found = sections.found(frame)
+        rest = frame[~frame.scenario.isin(found)]
+        if len(rest):
+            (audit_table if is_audit(rest) else table).render(rest, console)
+        for scenario, section in found.items():
+            section.show(folder, frame[frame.scenario == scenario], console)
+        for text in contradictions(frame):
+            console.print(f"Impossible on this machine: {text}.", highlight=False)
+
+
+def comparisons_in_words(folder: Path) -> None:
+    """Tell what the natural comparisons of a folder say."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from analysis.answers import all_answers
+    from analysis.frame import load
+
+    console = Console()
+    for one in all_answers(folder, load(folder)):
+        typer.echo(f"\n{one.sides}:")
+        for sentence in one.sentences:
+            if console.is_terminal:  # lines break between words there
+                console.print(Padding(Text(sentence), (0, 0, 0, 2)))
+            else:
+                typer.echo(f"  {sentence}")
+
+
+def failures(folder: Path) -> None:
+    """Print every way in which trials failed, with its trials, tracebacks and logs."""
+    from analysis.evidence import gather
+    from analysis.frame import AnalysisError, load
+
+    with one_line(AnalysisError):
+        frame = load(folder)
+        found = gather(folder, frame).failures
+    for failure in found:
+        trials = "trial" if failure.count == 1 else "trials"
+        typer.echo(f"{failure.status} {failure.what} ({failure.count} {trials})")
+        if failure.reason:
+            typer.echo(f"  {failure.reason}")
+        for where, names in failure.trials.items():
+            typer.echo(f"  {where}  {', '.join(names)}")
+        for text in failure.texts:
+            body = "\n".join(f"    {line}" for line in text.body.splitlines())
+            typer.echo(f"  {text.heading}\n{body}" if body else f"  {text.heading}")
+        for log in failure.logs[:1]:
+            typer.echo(f"  output of the ranks: {folder / log}")
+        typer.echo()
+    if not found:
+        typer.echo("every trial is ok")
+
+
+def report(folder: Path, output: Optional[Path]) -> None:
+    """Make the report and say where it is."""
+    from rich.console import Console
+
+    from analysis.frame import AnalysisError
+
+    with one_line(AnalysisError), Console().status("making the report"):
+        from analysis.report import write
+
+        try:
+            path = write(folder, output)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; no report was made", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+    typer.echo(f"report: {path}")
