@@ -11,6 +11,7 @@ from rich.text import Text
 
 from analysis.comparison import Comparison, Decomposition, Point, Side
 from analysis.comparison_export import as_csv, as_json
+from analysis.gradients import WRONG
 from analysis.selection import text_of
 from analysis.sentences import label, sentences
 from analysis.sketch_words import words as sketch_words
@@ -18,6 +19,7 @@ from analysis.statistics import FASTER, SLOWER, Ratio
 from analysis.table import NOT_COMPARED
 from analysis.wording import marked
 from bench.record import PHASES
+from bench.verdicts import SIGN, STYLE
 
 STYLES = {FASTER: "green", SLOWER: "red"}
 """How a verdict is coloured."""
@@ -68,7 +70,9 @@ def render(comparison: Comparison, console: Console) -> None:
             width = None if words else max(map(len, cells))
             table.add_column(name, justify="left" if words else "right", min_width=width)
         for row in grid.rows:
-            table.add_row(*(Text(text, STYLES.get(text, "")) for text in row))
+            table.add_row(
+                *(Text(text, STYLE if SIGN in text else STYLES.get(text, "")) for text in row)
+            )
         console.print(table)
         console.print()
     for sentence in sentences(comparison):
@@ -109,7 +113,7 @@ def _speed(comparison: Comparison) -> Grid:
             *_ratio(point.ratio),
             f"{point.ratio.rounds}",
             *([_correlation(point.ratio)] if estimated else []),
-            point.verdict,
+            _verdict(point),
         ]
         for point in comparison.points
     ]
@@ -119,11 +123,18 @@ def _speed(comparison: Comparison) -> Grid:
         "with its 95 % interval, above 1: the candidate is faster; "
         f"differences below {percent} do not matter"
         + ("; in brackets: median of a side's own rounds, where none are common" if own else "")
+        + (f"; {SIGN}: with a wrong gradient" if any(SIGN in row[-1] for row in rows) else "")
         + ("; corr.: of neighbouring rounds, * significant: a wider interval" if estimated else ""),
         [*comparison.axes, *numbers, "verdict"],
         rows,
         [*comparison.axes, "verdict"],
     )
+
+
+def _verdict(point: Point) -> str:
+    """`faster`; `faster ✗` where the candidate's gradient is wrong."""
+    wrong = point.candidate.gradients.kind == WRONG and point.ratio.value is not None
+    return f"{point.verdict} {SIGN}" if wrong else point.verdict
 
 
 def _details(comparison: Comparison) -> Grid:

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from analysis import sketch_words
 from analysis.comparison import NO_NUMBER, NOT_VALID, Comparison, Effect, Point, Selector, Side
+from analysis.gradients import WRONG
 from analysis.places import where
 from analysis.pooling import Counted
 from analysis.precision_words import dependence, hidden, independence
@@ -87,17 +88,21 @@ def _grouped(
 
 def _speed(comparison: Comparison) -> Iterator[str]:
     found = list(_grouped(comparison, _kind))
-    for (verdict, _), place, points in sorted(found, key=lambda one: _ORDER.index(one[0][0])):
+    for (verdict, _, wrong), place, points in sorted(found, key=lambda o: _ORDER.index(o[0][0])):
         text = _verdict_words(comparison, verdict, [point.ratio for point in points])
         if text:
-            yield f"{place}{text}."
+            yield f"{place}{text}{', with a wrong gradient' if wrong else ''}."
     if all(point.verdict == NO_NUMBER for point in comparison.points):
         yield "nowhere do both sides have a number, so nothing is said about speed."
 
 
-def _kind(point: Point) -> tuple[str, bool]:
-    """What a sentence says of all its points: the verdict, and whether rounds are dependent."""
-    return point.verdict, point.ratio.dependent and point.verdict not in (NO_NUMBER, NOT_VALID)
+def _kind(point: Point) -> tuple[str, bool, bool]:
+    """What a sentence says of all its points: the verdict, whether rounds are dependent, and
+    whether what is faster has a wrong gradient.
+    """
+    dependent = point.ratio.dependent and point.verdict not in (NO_NUMBER, NOT_VALID)
+    wrong = point.verdict == FASTER and point.candidate.gradients.kind == WRONG
+    return point.verdict, dependent, wrong
 
 
 def _verdict_words(comparison: Comparison, verdict: str, ratios: Sequence[Ratio]) -> str:
@@ -137,7 +142,8 @@ def _overall(comparison: Comparison) -> Iterator[str]:
         yield (
             f"over {_points(made_of)} where both have numbers ({_rounds(made_of)}), "
             f"{names.candidate} runs at {ratio_of_words(overall)} times the speed of "
-            f"{names.baseline}: {overall.verdict}{dependence([overall])}{_left_out(made_of)}."
+            f"{names.baseline}: {overall.verdict}{_merit(comparison)}{dependence([overall])}"
+            f"{_left_out(made_of)}."
         )
     parts = comparison.decomposition
     if parts is not None:
@@ -148,6 +154,12 @@ def _overall(comparison: Comparison) -> Iterator[str]:
             f"{effect_of(parts.second)}: {ratio_of_words(parts.second.ratio)}"
             f"{_left_out(parts.counted)}."
         )
+
+
+def _merit(comparison: Comparison) -> str:
+    """What speaks against being faster over all points: gradients that are wrong at some."""
+    wrong = any(point.candidate.gradients.kind == WRONG for point in comparison.points)
+    return ", with wrong gradients" if wrong and comparison.overall.verdict == FASTER else ""
 
 
 def _points(made_of: Counted) -> str:

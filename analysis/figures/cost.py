@@ -14,6 +14,7 @@ from analysis.comparison import NO_NUMBER, NOT_VALID, Comparison, Point, Selecto
 from analysis.figures.style import (
     FAILED_HATCH,
     HATCH,
+    STRUCK,
     Colour,
     blank,
     finish,
@@ -23,6 +24,7 @@ from analysis.figures.style import (
     tile,
     wrapped,
 )
+from analysis.gradients import WRONG
 from analysis.precision_words import difference, hidden
 from analysis.reading import AnalysisError
 from analysis.statistics import FASTER, FEWEST, SLOWER, TOO_FEW
@@ -157,11 +159,14 @@ def _cell(ax: Axes, x: int, y: int, point: Point, reach: float, columns: int) ->
         back, hatch = "white", ""
     else:
         # The ends of the map are too dark for black text.
-        strength = 0.3 if point.verdict in (FASTER, SLOWER) else 0.08
+        seen = point.verdict == SLOWER or (point.verdict == FASTER and not _wrong(point))
+        strength = 0.3 if seen else 0.08
         back = matplotlib.colormaps[COLOURS](0.5 + strength * math.log(value) / reach)
         unusual = any(side.emulated or not side.timings_valid for side in sides)
         hatch = HATCH if unusual else ""
     tile(ax, x, y, back, hatch)
+    if _wrong(point):
+        ax.plot([x + 0.04, x + 0.96], [y + 0.92, y + 0.08], color=STRUCK, linewidth=1.4)
     lines = wrapped("\n".join(text(point)), 84 // columns + 2, lines=2)
     ax.text(x + 0.5, y + 0.5, lines, fontsize=7.5 if columns < 5 else 6.2, **on_tile(back))
 
@@ -193,13 +198,23 @@ def _message(found: Comparison) -> str:
 
 
 def _shown_verdict(point: Point) -> str:
-    return TOO_FEW if _measured(point) and not _told(point) else point.verdict
+    if _measured(point) and not _told(point):
+        return TOO_FEW
+    wrong = point.verdict == FASTER and _wrong(point)
+    return f"{point.verdict} with a wrong gradient" if wrong else point.verdict
+
+
+def _wrong(point: Point) -> bool:
+    """Whether the candidate's gradient is wrong, so that its speed is no merit."""
+    return point.candidate.gradients.kind == WRONG
 
 
 def _caveats(points: list[Point]) -> list[str]:
     """Notes on emulation and on timings that are not valid."""
     sides = [side for point in points for side in (point.baseline, point.candidate)]
     notes = []
+    if any(map(_wrong, points)):
+        notes.append("Struck through: the candidate's gradient is wrong.")
     if any(side.emulated for side in sides):
         notes.append("Hatched: timings are emulated, torch's NCCL code path on gloo.")
     if not all(side.timings_valid for side in sides):

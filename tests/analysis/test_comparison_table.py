@@ -35,8 +35,8 @@ def test_a_row_a_point(upgrade: Comparison) -> None:
     ]  # fmt: skip
     # 1,024 tokens in 1, 1.3 and 0.8 s: 1,024 / 1.04^(1/3) on average
     assert list(map(list, speed.rows)) == [
-        ["512", "1,011", "2,021", "2.000", "2.000–2.000", "3", "faster"],
-        ["2,048", "4,043", "4,043", "1.000", "1.000–1.000", "3", "no difference seen"],
+        ["512", "1,011", "2,021", "2.000", "2.000–2.000", "3", "faster ✗"],
+        ["2,048", "4,043", "4,043", "1.000", "1.000–1.000", "3", "no difference seen ✗"],
     ]
     assert list(details.rows[0]) == [
         "512", "-500.00", "-200.00", "-50.00", "-150.00", "-100.00", "1.000", "match | ×2",
@@ -122,7 +122,7 @@ def test_numbers_stay_whole_on_any_terminal(upgrade: Comparison, width: int) -> 
 def test_markdown_has_tables_and_sentences(upgrade: Comparison) -> None:
     lines = markdown(upgrade).splitlines()
     assert lines[0] == ("## torch-2.13 with all_gather against torch-2.2 with weighted_all_reduce")
-    assert "| 512 | 1,011 | 2,021 | 2.000 | 2.000–2.000 | 3 | faster |" in lines
+    assert "| 512 | 1,011 | 2,021 | 2.000 | 2.000–2.000 | 3 | faster ✗ |" in lines
     assert any(line.endswith("| match \\| ×2 |") for line in lines)
     assert "- The workaround's gradient is right and all_gather's is twice too large." in lines
 

@@ -410,3 +410,22 @@ def test_the_fastest_split_has_no_wrong_gradient(tmp_path: Path) -> None:
     write(tmp_path, ok(sp=4, step_s=0.2, micro_batch=2, gradient=TWICE), ok(sp=2, step_s=0.5))
     said = figures.splits(load(tmp_path)).get_label()
     assert said.startswith("Splits are not compared: of the longest sequences the gradients are")
+
+
+def test_a_faster_candidate_with_a_wrong_gradient_is_pale_and_struck_through(
+    tmp_path: Path,
+) -> None:
+    def drawn(name: str, **fields: object) -> Figure:
+        write(
+            tmp_path / name,
+            *(ok(round=r, step_s=0.5, environment=OLD, loss=BASELINE["loss"]) for r in range(3)),
+            *(ok(round=r, step_s=0.4, **fields) for r in range(3)),
+        )
+        return figures.cost(load(tmp_path / name), BASELINE, CANDIDATE)
+
+    right, wrong = drawn("right"), drawn("wrong", gradient=TWICE)
+    assert "(1 faster)" in right.get_label()
+    assert "(1 faster with a wrong gradient)" in wrong.get_label()
+    assert (len(struck(right.axes[0])), len(struck(wrong.axes[0]))) == (0, 2)
+    pale, full = (one.axes[0].patches[0].get_facecolor() for one in (wrong, right))
+    assert min(pale[:3]) > min(full[:3])

@@ -33,10 +33,11 @@ def test_the_question_is_answered(tmp_path: Path) -> None:
     assert sentences(compare(question(tmp_path), WORKAROUND, UPGRADE)) == [
         "Upgrading is torch-2.13 with all_gather; "
         "the workaround is torch-2.2 with weighted_all_reduce.",
-        "At 512 tokens, upgrading is 2.00 (2.00 to 2.00) times faster than the workaround.",
+        "At 512 tokens, upgrading is 2.00 (2.00 to 2.00) times faster than the workaround, "
+        "with a wrong gradient.",
         "At 2,048 tokens, no difference seen; differences of more than 0 % are ruled out.",
         "Over the 2 points where both have numbers (3 rounds each), upgrading runs at 1.41 "
-        "(1.41 to 1.41) times the speed of the workaround: faster.",
+        "(1.41 to 1.41) times the speed of the workaround: faster, with wrong gradients.",
         "Over the 2 points where the configuration in between has numbers too (3 rounds each), "
         "total 1.41 (1.41 to 1.41) = environment torch-2.2 → torch-2.13 with "
         "loss=weighted_all_reduce: 1.12 (1.12 to 1.12) × loss weighted_all_reduce → "
