@@ -128,7 +128,9 @@ def method(frame: pd.DataFrame) -> list[str]:
         "a configuration's the median over its rounds.",
         "The sample is the round, not the step: steps within a process are not independent. "
         "Comparisons are paired by round; the interval is a 95 % bootstrap interval of the "
-        "geometric mean of the ratios. Fewer than 3 common rounds give no verdict.",
+        "geometric mean of the ratios. Fewer than 3 common rounds give no verdict. Rounds count as "
+        "independent; from 10 on that is tested, and where neighbouring ones are alike the "
+        "interval is wider and the answer says so.",
         "Tokens/s counts each token once: dp × micro_batch × seq_len / step time.",
         *_judged(frame),
     ]
