@@ -51,6 +51,13 @@ class Host:
         """End the server."""
         self._server.close()
 
+    def seen(self, configuration: Configuration) -> dict[str, Any]:
+        """The fields `code` and `worker` of a record of a trial that took the server along."""
+        code = self._server.known_code(configuration)
+        if code is None:
+            return {}
+        return {"code": code, "worker": self._provenance(Flight(configuration.world))}
+
     def is_stale(self, configuration: Configuration) -> bool:
         """Whether the server runs other code than the files on the disk now say.
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench.controller import drivers, torch_gpus
 from bench.controller.code import Code, driver_code, of_launches
@@ -150,7 +150,9 @@ class Hosts:
             self._hosts.pop(key).close()
             duration = time.monotonic() - clock
             log = Path("logs") / f"{log_name}.log"
-            fields = {"reason": str(broken), "log": str(log) if (folder / log).exists() else None}
+            fields: dict[str, Any] = {"reason": str(broken)}
+            fields |= {"log": str(log) if (folder / log).exists() else None}
+            fields |= host.seen(c)
             return Record.of(trial, Status.CRASH, started, duration, **fields)
         if not host.learnt:
             return record

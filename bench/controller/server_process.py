@@ -126,6 +126,11 @@ class ServerProcess:
         code: dict[str, str] = self._fingerprint(configuration)["code"]
         return code
 
+    def known_code(self, configuration: Configuration) -> dict[str, str] | None:
+        """The same without asking: None where the server was not asked while it lived."""
+        found = self._fingerprints.get(configuration.hash)
+        return None if found is None else found["code"]
+
     def reference_code(self, configuration: Configuration) -> str:
         """Digest of what makes the reference of `configuration` in this server."""
         return str(self._fingerprint(configuration)["reference"])

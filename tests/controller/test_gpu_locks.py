@@ -146,6 +146,7 @@ class StubHost:
     def __init__(self, events: list[Any]) -> None:
         self._events = events
         self.in_steps: Callable[[], None] | None = None
+        self.learnt: list[str] = []
 
     def run(self, trial: Trial, folder: Path, log_name: str) -> Record:
         self._events.append(("run", locked()))

@@ -18,7 +18,7 @@ import pytest
 from bench.controller import host as host_module
 from bench.controller.host import Host
 from bench.record import Status
-from bench.trial import CommSpec, Configuration, Limits, Trial
+from bench.trial import CommSpec, Limits, Trial
 from tests.conftest import configure
 from tests.controller.test_abort import TIMED_OUT_2_7
 from tests.controller.test_leftovers import PARENT
@@ -79,12 +79,6 @@ class PretendedServer:
     def learn(self, modules: list[str]) -> list[str]:
         """Nothing is preloaded."""
         return []
-
-    def code_of(self, configuration: Configuration) -> dict[str, str]:
-        return {"worker": "0" * 16}
-
-    def reference_code(self, configuration: Configuration) -> str:
-        return "0" * 16
 
 
 def run(server: PretendedServer, results: Path, comm: str = "nccl", **limits: float) -> Any:
