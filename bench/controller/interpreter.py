@@ -24,12 +24,14 @@ CHECK_TIMEOUT_S = 600.0
 
 # Neither of the two imports torch before it has to: a probe is cheap, a check is not.
 _PROBE = """
-import importlib.metadata as metadata, json, sys
+import importlib.metadata as metadata, importlib.util, json, sys
+sys.path[:] = filter(None, sys.path)  # a worker does not start in the current folder
 def version(name):
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return None
+        found = importlib.util.find_spec(name)
+        return "unknown" if found is not None and found.origin else None
 print(json.dumps({
     "python": list(sys.version_info[:3]),
     "torch": version("torch"),
@@ -91,7 +93,10 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Versions:
-    """What an interpreter has, as its package metadata says; None: not installed."""
+    """What an interpreter has, as its package metadata says; None: it cannot be imported.
+
+    `unknown`: it can, but has no metadata, as a source tree on the path has none.
+    """
 
     python: tuple[int, ...]
     torch: str | None
@@ -113,11 +118,19 @@ class Check:
     """None when torch and numpy can share arrays, else why they cannot."""
 
 
-def probe(python: Path) -> Versions:
+def probe(python: Path, pythonpath: str = "") -> Versions:
     """Read the versions in `python` from package metadata, without importing them (about 0.1 s).
+
+    `pythonpath` is what else it may find them on.
 
     Raises `EnvironmentProblem` when it is no Python that starts.
     """
+    if python.is_dir():
+        inside = python / "bin" / "python"
+        hint = str(inside) if inside.is_file() else "a Python executable that has torch"
+        raise EnvironmentProblem(
+            f"environment.python={python} is a folder; give the path of {hint}"
+        )
     if not python.is_file():
         raise EnvironmentProblem(
             f"environment.python={python}: no such file; give the path of a Python executable "
@@ -127,13 +140,13 @@ def probe(python: Path) -> Versions:
         raise EnvironmentProblem(
             f"environment.python={python} is not executable; give the path of a Python executable"
         )
-    answer = answer_of(python, _PROBE, PROBE_TIMEOUT_S)
+    answer = answer_of(python, _PROBE, PROBE_TIMEOUT_S, pythonpath)
     return Versions(tuple(answer["python"]), answer["torch"], answer["deepspeed"])
 
 
 def require_complete(python: Path) -> Versions:
     """The versions in `python`; `EnvironmentProblem` unless it has all that a worker needs."""
-    versions = probe(python)
+    versions = probe(python, users_pythonpath())
     if versions.python < OLDEST_PYTHON:
         found = ".".join(map(str, versions.python))
         raise EnvironmentProblem(
@@ -179,13 +192,23 @@ def check(interpreter: Interpreter) -> Check:
 
     Raises `EnvironmentProblem` with the last line of the traceback when that fails.
     """
-    return Check(**answer_of(interpreter.python, _CHECK, CHECK_TIMEOUT_S))
+    path = "" if interpreter.spec.python is None else users_pythonpath()
+    return Check(**answer_of(interpreter.python, _CHECK, CHECK_TIMEOUT_S, path))
 
 
 def bare_environment() -> dict[str, str]:
     """The process environment without what makes one Python see another one's packages."""
     strangers = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "__PYVENV_LAUNCHER__")
     return {name: value for name, value in os.environ.items() if name not in strangers}
+
+
+def users_pythonpath() -> str:
+    """The user's PYTHONPATH, which `./spbench` puts aside, in absolute paths; empty: none.
+
+    It belongs to interpreters of the user's own: a source tree of DeepSpeed may be on it.
+    """
+    paths = os.environ.get("SPBENCH_USER_PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(str(Path(path).absolute()) for path in paths if path)
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
@@ -199,7 +222,7 @@ def end_group(process: subprocess.Popen[str]) -> None:
             stream.close()
 
 
-def answer_of(python: Path, program: str, timeout_s: float) -> dict[str, Any]:
+def answer_of(python: Path, program: str, timeout_s: float, pythonpath: str = "") -> dict[str, Any]:
     """Run `program` in `python` and parse the JSON in the last line that it prints.
 
     Raises `EnvironmentProblem` when there is none within `timeout_s` seconds.
@@ -212,7 +235,7 @@ def answer_of(python: Path, program: str, timeout_s: float) -> dict[str, Any]:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env=bare_environment(),
+            env=bare_environment() | ({"PYTHONPATH": pythonpath} if pythonpath else {}),
             start_new_session=True,
         )
     except OSError as error:

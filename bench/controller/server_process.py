@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from bench.controller.code import DISK
-from bench.controller.interpreter import Interpreter
+from bench.controller.interpreter import Interpreter, users_pythonpath
 from bench.trial import Configuration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,8 +206,7 @@ def _environment(interpreter: Interpreter, device: str, scratch: Path) -> dict[s
         variables["PYTHONNOUSERSITE"] = "1"
     else:
         variables["PYTHONDONTWRITEBYTECODE"] = "1"  # the user's interpreter stays as it is
-        if "SPBENCH_USER_PYTHONPATH" in os.environ:
-            paths.append(os.environ["SPBENCH_USER_PYTHONPATH"])
+        paths += filter(None, [users_pythonpath()])
     variables.update(
         PATH=os.pathsep.join([str(interpreter.python.parent), variables.get("PATH", os.defpath)]),
         PYTHONPATH=os.pathsep.join(paths),

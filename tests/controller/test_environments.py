@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,6 +277,7 @@ def test_an_interpreter_without_torch_is_refused() -> None:
     ("make", "message"),
     [
         (lambda path: None, "no such file"),
+        (lambda path: path.mkdir(), "is a folder; give the path of a Python executable"),
         (lambda path: path.write_text("text"), "is not executable"),
         (
             lambda path: (path.write_text("#!/bin/sh\necho hello >&2\nexit 3"), path.chmod(0o755)),
@@ -283,7 +285,7 @@ def test_an_interpreter_without_torch_is_refused() -> None:
         ),
         (lambda path: (path.write_bytes(b"\x7fELF"), path.chmod(0o755)), "does not start"),
     ],
-    ids=["absent", "not executable", "no python", "no program"],
+    ids=["absent", "folder", "not executable", "no python", "no program"],
 )
 def test_what_is_no_interpreter_is_refused(make, message: str, tmp_path: Path) -> None:
     python = tmp_path / "python"
@@ -318,6 +320,38 @@ def test_the_users_interpreter_is_used_unresolved_and_untouched(own: Path, cache
     assert sorted(str(path) for path in own.rglob("*")) == before
     said = environments.status(spec).versions
     assert said.startswith("torch 2.4.1, deepspeed 0.16.9, python 3.")
+
+
+def test_a_virtual_environment_given_as_interpreter_is_told_its_python(own: Path) -> None:
+    with pytest.raises(EnvironmentProblem) as caught:
+        environments.provide(EnvironmentSpec(name="own", python=str(own)))
+    assert str(caught.value) == (
+        f"environment.python={own} is a folder; give the path of {own}/bin/python"
+    )
+
+
+def test_a_source_tree_of_deepspeed_needs_no_metadata(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies on the path by a `.pth` file, on the user's PYTHONPATH, or nowhere."""
+    site = next(own.glob("lib/python*/site-packages"))
+    shutil.rmtree(site / "deepspeed-0.16.9.dist-info")
+    tree = tmp_path / "DeepSpeed"
+    (tree / "deepspeed").mkdir(parents=True)
+    (tree / "deepspeed" / "__init__.py").write_text("raise SystemExit('a probe imports nothing')")
+    spec = EnvironmentSpec(name="own", python=str(own / "bin" / "python"))
+    monkeypatch.chdir(tree)  # where a worker does not look
+    with pytest.raises(EnvironmentProblem, match="has no deepspeed; install"):
+        environments.provide(spec)
+    monkeypatch.setenv("SPBENCH_USER_PYTHONPATH", f"{os.pathsep}../DeepSpeed")
+    said = environments.status(spec)
+    assert (said.state, said.versions.split(", python")[0]) == (
+        "ready",
+        "torch 2.4.1, deepspeed unknown",
+    )
+    monkeypatch.delenv("SPBENCH_USER_PYTHONPATH")
+    (site / "source.pth").write_text(f"{tree}\n")
+    assert environments.status(spec).state == "ready"
 
 
 def test_current_is_the_active_virtual_environment(
