@@ -57,6 +57,9 @@ def doctor(
     collectives: Annotated[
         bool, typer.Option(help="Whether to try the differentiable collectives, too.")
     ] = True,
+    mesh_setup: Annotated[
+        str, typer.Option(help="How DeepSpeed is told of it: docs/mesh-setups.md.", metavar="NAME")
+    ] = "auto",
     to_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     self_test: Annotated[
         bool, typer.Option(help="Only prove that faults are seen on this interpreter.")
@@ -84,7 +87,7 @@ def doctor(
         path = audits.interpreter(python)
         spec, instead = audits.usable_comm(spec, comm, path, world)
         question = audits.Question(
-            path, world, sp, spec, loss, zero, collectives, cast(Any, reference), file
+            path, world, sp, spec, loss, zero, collectives, cast(Any, reference), file, mesh_setup
         )
     if instead:
         typer.echo(f"spbench: {instead}", err=True)

@@ -30,6 +30,9 @@ class WorkerProvenance(Part):
     sdpa_kernel: Optional[str] = None
     """The kernel that torch chose for the first attention of the first step: `flash`, `efficient`,
     `cudnn`, `math` or `unknown`. None: no attention was computed, or this torch does not tell."""
+    mesh_setup: Optional[str] = None
+    """How DeepSpeed was told of sequence parallelism: what `config.mesh_setup` came to. None: the
+    ranks trained nothing, or schema version 1 or 2."""
     variables: Dict[str, str] = {}
     """Environment variables NCCL_*, TORCH_*, PYTORCH_*, CUDA_* and DS_* of the first rank that
     reported, each value cut to 500 characters."""

@@ -20,6 +20,7 @@ data-parallel replicas of each one's mean over its valid tokens. `token_mean`: t
 valid tokens of the batch, one cross-entropy. They are one where all replicas have equally many."""
 Matmul = Literal["highest", "tf32"]
 Sdpa = Literal["auto", "flash", "efficient", "cudnn", "math"]
+MeshSetup = Literal["auto", "parallel_state_sp", "megatron", "megatron_mpu", "mesh_param", "no_mpu"]
 
 Name = Annotated[str, Field(pattern=r"^[\w.+<>=!~-]{1,100}$")]
 """A label that may become part of a file's name: letters, digits and ._+<>=!~-, up to 100."""

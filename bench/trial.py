@@ -26,6 +26,7 @@ from bench.specs import (
     Limits,
     MaskName,
     Matmul,
+    MeshSetup,
     ModelSpec,
     Name,
     ReferenceName,
@@ -46,6 +47,7 @@ __all__ = [
     "Limits",
     "MaskName",
     "Matmul",
+    "MeshSetup",
     "ModelSpec",
     "Name",
     "ReferenceName",
@@ -104,6 +106,9 @@ class Configuration(Frozen):
     """Precision of float32 matrix products on GPU: `tf32` keeps 10 bits of the mantissa."""
     sdpa: Sdpa = "auto"
     """Kernel of `torch.nn.functional.scaled_dot_product_attention`; `auto`: torch chooses."""
+    mesh_setup: MeshSetup = "auto"
+    """How DeepSpeed is told of sequence parallelism; `auto`: as users of the installed version do.
+    `bench.worker.mesh_setups` describes each."""
     memory_limit: Optional[int] = Field(default=None, gt=0)
     """Bytes that each rank may allocate; beyond, the trial ends as `oom`. None: no limit."""
     deepspeed: Dict[str, Any] = {}
@@ -207,6 +212,8 @@ class Configuration(Frozen):
         reasons = []
         if self.mask == "empty_shard" and self.sp == 1:
             reasons.append("mask=empty_shard leaves no label at all with sp=1")
+        if self.mesh_setup not in ("auto", "no_mpu") and self.sp == 1:
+            reasons.append(f"mesh_setup={self.mesh_setup} has nothing to tell DeepSpeed with sp=1")
         reasons += self._memory_reasons() + self._kernel_reasons()
         if self.scenario == "capacity":  # which chooses its lengths itself
             reasons += self._capacity_reasons()

@@ -70,6 +70,12 @@ class Audit:
         return set(self.stages_with_recipe) == set(q.stages)
 
     @property
+    def mesh_setup(self) -> str:
+        """How DeepSpeed was told of sequence parallelism; as asked for where no rank told."""
+        seen = None if self.worker is None else self.worker.mesh_setup
+        return seen or self.question.mesh_setup
+
+    @property
     def stages_with_recipe(self) -> list[int]:
         """ZeRO stages for which a printed text gave the gradient that was asked for."""
         mine = [one for one in self.recipes if one.reference == self.question.reference]
@@ -245,10 +251,10 @@ def _survey(question: Question, name: CommName) -> Trial:
 
 
 def stack(found: Audit) -> str:
-    """`torch 2.13.0, DeepSpeed 0.18.2 (sp=2, dp=2, nccl)`: where a recipe was measured."""
+    """Where recipes were measured: `torch 2.13.0, DeepSpeed 0.18.2 (sp=2, …, mesh_setup=…)`."""
     q, w = found.question, found.worker
     versions = f"torch {w.torch}, DeepSpeed {w.deepspeed}" if w is not None else "this stack"
-    where = [f"sp={q.sp}", f"dp={q.dp}", q.comm.name]
+    where = [f"sp={q.sp}", f"dp={q.dp}", q.comm.name, f"mesh_setup={found.mesh_setup}"]
     if q.file is not None:
         where += [q.file.dtype, *(f"{name}={value}" for name, value in q.file.flat.items())]
     return f"{versions} ({', '.join(where)})"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 KNOWN_TO_CHANGE: dict[str, str] = {
     "sp and dp": "factors follow from them",
+    "mesh_setup": "how DeepSpeed is told of sequence parallelism: docs/mesh-setups.md",
     "zero_optimization.reduce_scatter": "false: another factor at ZeRO 3",
     "zero_optimization.contiguous_gradients": "false: wrong at ZeRO 1 and 2 in some versions",
     "gradient_clipping": "clips what it finds too large",
@@ -31,6 +32,7 @@ def heading(audit: Audit) -> Iterator[str]:
     yield str(q.python)
     yield ", ".join(f"{name} {value}" for name, value in versions.items())
     yield f"world={q.world} sp={q.sp} dp={q.dp}, {q.comm.name}{emulated}"
+    yield f"DeepSpeed told of sequence parallelism by mesh_setup={audit.mesh_setup}"
     yield f"holds for: {', '.join(_options(q))}"
     others = [f"{name} ({how})" for name, how in KNOWN_TO_CHANGE.items()]
     remedy = "" if q.file is not None else f"; {OPTION} FILE audits under yours"

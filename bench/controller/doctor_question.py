@@ -17,6 +17,7 @@ from bench.trial import (
     Configuration,
     EnvironmentSpec,
     Limits,
+    MeshSetup,
     ModelSpec,
     ReferenceName,
     Trial,
@@ -25,6 +26,7 @@ from bench.trial import (
 STAGES = (0, 1, 2, 3)
 TOKENS_PER_SHARD = 32
 LIMITS = Limits(timeout_s=120.0, hang_s=20.0)
+SETUPS: tuple[str, ...] = get_args(MeshSetup)
 REFERENCES: tuple[ReferenceName, ...] = get_args(ReferenceName)
 
 
@@ -46,6 +48,8 @@ class Question:
     """Whose gradient is right."""
     file: Optional[DeepspeedFile] = None
     """The user's DeepSpeed configuration; None: spbench's own, which leaves the defaults."""
+    mesh_setup: str = "auto"
+    """How DeepSpeed is told of sequence parallelism."""
 
     def __post_init__(self) -> None:
         for option, value in (("--world", self.world), ("--sp", self.sp)):
@@ -59,6 +63,11 @@ class Question:
         if self.loss is not None:
             _require("--loss", self.loss, losses(), "unknown loss aggregation")
         _require("--reference", self.reference, REFERENCES, "unknown reference")
+        _require("--mesh-setup", self.mesh_setup, SETUPS, "unknown")
+        if self.sp == 1 and self.mesh_setup not in ("auto", "no_mpu"):
+            raise ConfigurationError(
+                f"--mesh-setup {self.mesh_setup}: has nothing to tell DeepSpeed with --sp 1"
+            )
         if self.zero is not None and self.zero not in STAGES:
             raise ConfigurationError(f"--zero {self.zero}: unknown ZeRO stage; allowed: 0, 1, 2, 3")
         if self.file is not None:
@@ -110,6 +119,7 @@ class Question:
             "comm": self.comm,
             "world": self.world,
             "sp": self.sp,
+            "mesh_setup": self.mesh_setup,
             "seq_len": TOKENS_PER_SHARD * self.sp,
             "reference": self.reference,
             "warmup_steps": 1,

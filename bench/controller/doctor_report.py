@@ -45,6 +45,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "sp": q.sp,
         "comm": q.comm.name,
         "emulated": q.comm.emulated,
+        "mesh_setup": audit.mesh_setup,
         "loss": q.loss,
         "zero": q.zero,
         "reference": q.reference,

@@ -272,6 +272,11 @@ class Flight:
         kernel: str | None = self._observed().get("sdpa_kernel")
         return kernel
 
+    def mesh_setup(self) -> str | None:
+        """How DeepSpeed was told of sequence parallelism; None where nothing was trained."""
+        setup: str | None = self._observed().get("mesh_setup")
+        return setup
+
     def devices(self) -> list[str]:
         """Each rank's device."""
         return [r["device"] for _, r in sorted(self._reports.items()) if "device" in r]

@@ -95,6 +95,7 @@ class Schema:
     reference: str = MISSING
     matmul: str = MISSING
     sdpa: str = MISSING
+    mesh_setup: str = MISSING
     memory_limit: Optional[Union[int, str]] = None
     oversubscribe: bool = MISSING
     deepspeed: Any = field(default_factory=_open)

@@ -1,4 +1,4 @@
-"""How DeepSpeed before 0.17 is told of sequence parallelism: an mpu as in Megatron-DeepSpeed."""
+"""An mpu as Megatron-DeepSpeed's: before 0.17, DeepSpeed brought none for sequence parallelism."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch.distributed as dist
 class MegatronMpu:
     """Answers DeepSpeed's questions for groups, under the names that Megatron gave them.
 
-    ZeRO reduces over `sequence_data_parallel`, all ranks; ZeRO 3 of these versions partitions
-    parameters over `data_parallel`.
+    ZeRO reduces over `sequence_data_parallel`, all ranks. ZeRO 3 partitions parameters over
+    `data_parallel`, unless `zero.Init` did it before over another group.
     """
 
     sp_group: dist.ProcessGroup

@@ -8,12 +8,8 @@ from typing import Any, Dict, Mapping, Optional
 import torch
 import torch.distributed as dist
 
-from bench.worker.megatron_mpu import MegatronMpu
-
-try:
-    from deepspeed.runtime.sequence_parallel import parallel_state_sp
-except ImportError:  # DeepSpeed before 0.17
-    parallel_state_sp = None
+from bench.worker import mesh_setups
+from bench.worker.rank import Rank
 
 
 @dataclass(frozen=True)
@@ -23,9 +19,9 @@ class Mesh:
     rank: int
     world: int
     sp: int
-    sp_group: dist.ProcessGroup
-    deepspeed_arguments: Mapping[str, Any]
-    """For `deepspeed.initialize`."""
+    setup: str
+    """Name of the set-up: see `bench.worker.mesh_setups`."""
+    told: mesh_setups.Told
 
     @property
     def dp(self) -> int:
@@ -42,27 +38,43 @@ class Mesh:
         """Index of this rank's data-parallel replica."""
         return self.rank // self.sp
 
+    @property
+    def sp_group(self) -> dist.ProcessGroup:
+        """The ranks that share this rank's sequence."""
+        return self.told.sp_group
+
+    @property
+    def deepspeed_arguments(self) -> Mapping[str, Any]:
+        """For `deepspeed.initialize`."""
+        return self.told.arguments
+
+    def partition(self, module: torch.nn.Module, config: Dict[str, Any], zero: int) -> None:
+        """Do what the set-up does with a model at ZeRO stage `zero` before there is an engine."""
+        if zero == 3:
+            self.told.partition(module, config)
+
     @classmethod
-    def create(cls, sp: int) -> Mesh:
+    def create(cls, sp: int, setup: str = "auto") -> Mesh:
         """Make the groups; every rank of the default process group must call this.
 
-        From DeepSpeed 0.17 on they are those that its own tutorial for Ulysses makes: an mpu
-        with Megatron's `get_data_parallel_group` would make ZeRO 3 partition parameters over
-        that group, and gradients over all ranks. Before, there is only Megatron's.
+        Raises:
+            NotImplementedError: the installed DeepSpeed lacks what `setup` needs.
         """
-        rank, world = dist.get_rank(), dist.get_world_size()
-        arguments: Dict[str, Any] = {}
-        if sp > 1 and parallel_state_sp is not None:
-            parallel_state_sp.initialize_sequence_parallel(sp)
-            group = parallel_state_sp.get_sequence_parallel_group()
-            arguments["mpu"] = parallel_state_sp
-        else:
-            first = rank - rank % sp
-            group = _group(range(first, first + sp))
-            if sp > 1:
-                across, alone = range(rank % sp, world, sp), range(rank, rank + 1)
-                arguments["mpu"] = MegatronMpu(group, _group(across), _group(alone))
-        return cls(rank, world, sp, group, arguments)
+        name = mesh_setups.resolve(setup, sp)
+        told = mesh_setups.SETUPS[name].tell(sp)
+        return cls(dist.get_rank(), dist.get_world_size(), sp, name, told)
+
+    @classmethod
+    def of(cls, rank: Rank) -> Mesh:
+        """The mesh of a rank's configuration; the record will name its set-up.
+
+        Raises:
+            NotImplementedError: the installed DeepSpeed lacks the set-up.
+        """
+        c = rank.configuration
+        mesh = cls.create(c.sp, c.mesh_setup)
+        rank.observed["mesh_setup"] = mesh.setup
+        return mesh
 
 
 def barrier(device: torch.device, group: Optional[dist.ProcessGroup] = None) -> None:
@@ -71,7 +83,3 @@ def barrier(device: torch.device, group: Optional[dist.ProcessGroup] = None) -> 
     Without it NCCL takes the GPU of the rank's number, or the first that the group used before.
     """
     dist.barrier(group=group, device_ids=[device.index] if device.type == "cuda" else None)
-
-
-def _group(ranks: range) -> dist.ProcessGroup:
-    return dist.new_group(list(ranks), use_local_synchronization=True)

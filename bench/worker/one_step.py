@@ -23,7 +23,7 @@ def judged(rank: Rank, trainer: Type[Trainer]) -> Dict[str, Any]:
     if request.check == "off":
         why = request.check_reason or f"gradient_check={c.gradient_check}"
         raise ValueError(f"scenario={c.scenario} is there to judge the gradient: {why}")
-    mesh, reference = Mesh.create(c.sp), Reference(rank.reference, c.model)
+    mesh, reference = Mesh.of(rank), Reference(rank.reference, c.model)
     one = trainer(c, mesh, reference, rank.device, rank.beat)
     checked: Dict[str, Any] = {}
     watch = ClippingWatch(one.engine, rank.device)

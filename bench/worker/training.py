@@ -46,6 +46,7 @@ class Trainer:
         dtype = getattr(torch, configuration.dtype)  # as DeepSpeed casts the module anyway
         module = build(configuration.model, core, reference.weights(), device, dtype, beat)
         config = Watched(deepspeed_config(configuration))
+        mesh.partition(module, config, configuration.zero)
         self.engine, *_ = deepspeed.initialize(
             model=module,
             model_parameters=list(module.parameters()),

@@ -46,6 +46,7 @@ def test_a_default_that_is_spelt_out_is_the_same_configuration():
         pytest.param({"matmul": "tf32"}, id="matmul"),
         pytest.param({"sdpa": "math"}, id="sdpa"),
         pytest.param({"reference": "token_mean"}, id="reference"),
+        pytest.param({"mesh_setup": "megatron"}, id="mesh-setup"),
         pytest.param({"model": factories.TINY.model_copy(update={"loss_tiles": 2})}, id="tiles"),
     ],
 )
@@ -236,6 +237,14 @@ def test_memory_that_cannot_be_enough_is_refused_before_anything_is_launched():
 def test_precisions_and_kernels_that_cannot_be_had_are_unsupported(fields, reasons):
     comm = CommSpec(name=fields.pop("comm"))
     assert factories.configuration(comm=comm, **fields).unsupported_reasons() == reasons
+
+
+def test_without_sequence_parallelism_there_is_nothing_to_tell_deepspeed():
+    for told in ("auto", "no_mpu"):
+        assert factories.configuration(sp=1, mesh_setup=told).unsupported_reasons() == []
+    assert factories.configuration(sp=1, mesh_setup="megatron").unsupported_reasons() == [
+        "mesh_setup=megatron has nothing to tell DeepSpeed with sp=1"
+    ]
 
 
 def test_capacity_on_cpu_needs_a_limit_and_chooses_its_lengths():

@@ -24,6 +24,7 @@ from bench.trial import CommSpec, Trial
 from tests.factories import STARTED, error, gradient, other, worker
 
 EMULATED = CommSpec(name="nccl_over_gloo")
+WORKER = worker().model_copy(update={"mesh_setup": "megatron"})
 Scale = Callable[[Trial], float]
 
 
@@ -39,7 +40,7 @@ def judged(trial: Trial, scale: float) -> Record:
         return Record.of(trial, Status.ERROR, STARTED, 1.0, **fields)
     verdict = "match" if scale == 1 else "scaled"
     found = gradient(verdict=verdict, scale=scale, scale_label=f"×{scale:g}")
-    return Record.of(trial, Status.OK, STARTED, 1.0, gradient=found, worker=worker())
+    return Record.of(trial, Status.OK, STARTED, 1.0, gradient=found, worker=WORKER)
 
 
 def usual(trial: Trial) -> float:
@@ -68,7 +69,11 @@ def test_the_usual_stack_has_two_recipes_and_two_for_the_token_mean() -> None:
     assert [one.reference for one in made.recipes] == ["replica_mean"] * 2 + ["token_mean"] * 2
     assert made.right
     assert answer(made) == "A proven recipe exists for ZeRO 0, 1, 2 and 3."
-    assert "torch 2.13.0, DeepSpeed 0.18.2 (sp=2, dp=2, nccl_over_gloo)" in made.recipes[0].source
+    assert made.mesh_setup == as_json(made)["mesh_setup"] == "megatron"
+    assert (
+        "torch 2.13.0, DeepSpeed 0.18.2 (sp=2, dp=2, nccl_over_gloo, mesh_setup=megatron)"
+        in made.recipes[0].source
+    )
 
 
 def test_what_is_proven_is_what_is_printed() -> None:
@@ -331,6 +336,7 @@ def test_people_see_the_matrix_and_the_text() -> None:
     tokens = "mean over all valid tokens of the batch"
     assert f"Recipe for ZeRO 3, {tokens} {proven}" in rows
     assert any("emulated on gloo" in row for row in rows)
+    assert "DeepSpeed told of sequence parallelism by mesh_setup=megatron" in rows
 
 
 def test_json_holds_the_same() -> None:
@@ -351,6 +357,8 @@ def test_json_holds_the_same() -> None:
         ({"sp": 0}, "--sp 0: must be at least 1"),
         ({"world": 0}, "--world 0: must be at least 1"),
         ({"loss": "all_gahter"}, "did you mean 'all_gather'?"),
+        ({"mesh_setup": "megatorn"}, "did you mean 'megatron'?"),
+        ({"mesh_setup": "mesh_param", "sp": 1}, "--mesh-setup mesh_param: has nothing to tell"),
         ({"zero": 4}, "--zero 4: unknown ZeRO stage; allowed: 0, 1, 2, 3"),
         (
             {"reference": "mean"},

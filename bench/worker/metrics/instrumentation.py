@@ -26,7 +26,7 @@ def interleaved(rank: Rank, rounds: int, steps: int) -> List[List[List[float]]]:
     Both kinds of step run on one engine, in an order that is shuffled anew in every round, so that
     a drift of the machine hits both alike.
     """
-    mesh = Mesh.create(rank.configuration.sp)
+    mesh = Mesh.of(rank)
     reference = Reference(rank.reference, rank.configuration.model)
     trainer = Trainer(rank.configuration, mesh, reference, rank.device)
     cuda = rank.device.type == "cuda"

@@ -50,7 +50,7 @@ def run(rank: Rank) -> Dict[str, Any]:
         raise ValueError(f"options.fault={options['fault']}; allowed: {', '.join(_FAULTS)}")
     clock = CudaClock() if rank.device.type == "cuda" else CpuClock()
     memory.limit(rank.device.type, rank.configuration.memory_limit)
-    mesh = Mesh.create(rank.configuration.sp)
+    mesh = Mesh.of(rank)
     trainer = Trainer(
         rank.configuration,
         mesh,

@@ -59,7 +59,7 @@ def measure(
     cuda = rank.device.type == "cuda"
     alone = not c.comm.oversubscribe
     meter = memory.CudaMemory(alone) if cuda else memory.CpuMemory(rank.shared_bytes)
-    mesh = Mesh.create(c.sp)
+    mesh = Mesh.of(rank)
     memory.limit(rank.device.type, c.memory_limit)  # the stacks of gloo's threads do not count
     reference = Reference(rank.reference, c.model)
     trainer = Trainer(c, mesh, reference, rank.device, rank.beat)
