@@ -12,6 +12,7 @@ from rich.text import Text
 
 from analysis import references
 from analysis.audit import Cell, Facet, cases, facets, sentences
+from analysis.conditions import mesh_setups
 from analysis.table import clipped, closing_line, constants, marks, natural
 
 STYLES = {"match": "green", "scaled": "yellow", "unknown": "dim"}
@@ -44,7 +45,14 @@ def render(frame: pd.DataFrame, console: Console) -> None:
         for note in notes(facet):
             console.print(note, style="dim", highlight=False, markup=False)
     console.print()
-    below = (LEGEND, *beside_other(frame), *marks(frame), *clipped(frame), *emulation(frame))
+    below = (
+        LEGEND,
+        *beside_other(frame),
+        *marks(frame),
+        *mesh_setups(frame),
+        *clipped(frame),
+        *emulation(frame),
+    )
     for line in below:
         console.print(line, style="dim", highlight=False, markup=False)
     console.print(closing_line(frame), highlight=False)
@@ -58,7 +66,13 @@ def markdown(frame: pd.DataFrame) -> str:
         lines += [_line(header(facet)), _line(["---"] * len(header(facet)))]
         lines += [_line([*row.values, *(cell.text for cell in row.cells)]) for row in facet.rows]
         lines += ["", *(f"{_escaped(note)}  " for note in notes(facet)), ""]
-    below = (*beside_other(frame), *marks(frame), *clipped(frame), *emulation(frame))
+    below = (
+        *beside_other(frame),
+        *marks(frame),
+        *mesh_setups(frame),
+        *clipped(frame),
+        *emulation(frame),
+    )
     return "\n".join(lines + [f"{line}.  " for line in below]).rstrip()
 
 

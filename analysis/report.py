@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from traitlets.config import Config
 
-from analysis import sections
+from analysis import conditions, sections
 from analysis.answers import all_answers
 from analysis.evidence import Evidence, gather
 from analysis.execution import execute
@@ -107,6 +107,7 @@ def cautions(frame: pd.DataFrame) -> list[str]:
     noisy = int((frame.noisy != "").sum())
     if noisy:
         found.append(f"Noisy: during {noisy:,} of {len(frame):,} trials the machine was not quiet.")
+    found += [f"{line}." for line in conditions.imports(frame)]
     rounds = frame[frame.step_s.notna()].groupby("config_hash")["round"].nunique()
     if len(rounds) and rounds.min() < 3:
         found.append(f"Some configurations have only {rounds.min()} round: no verdict on these.")
@@ -132,6 +133,7 @@ def method(frame: pd.DataFrame) -> list[str]:
         "independent; from 10 on that is tested, and where neighbouring ones are alike the "
         "interval is wider and the answer says so.",
         "Tokens/s counts each token once: dp × micro_batch × seq_len / step time.",
+        *(f"DeepSpeed and sequence parallelism, {line}." for line in conditions.mesh_setups(frame)),
         *_judged(frame),
     ]
 

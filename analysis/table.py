@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import references
+from analysis import conditions, references
 from analysis.columns import AXES
 from analysis.gradients import gradients_of
 from analysis.statistics import figure_of_rounds
@@ -57,8 +57,8 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     hash, where they do not tell all configurations apart); `statuses` over the rounds (`ok 3`);
     `rounds` that have a time; `tokens_per_s` [tokens/s], the median over rounds, with
     `tokens_per_s_low`, `tokens_per_s_high` and the confidence `level` of that interval;
-    `peak_memory_bytes`, the maximum over rounds; `gradient` (verdict and scale), its `fault` (`×2`;
-    empty where nothing is known to be wrong) and `failure`;
+    `peak_memory_bytes` and `late_imports`, the maximum over rounds; `gradient` (verdict and
+    scale), its `fault` (`×2`; empty where nothing is known to be wrong) and `failure`;
     `noisy` trials; `emulated`, `timings_valid`.
     """
     axes = varying_axes(frame)
@@ -144,6 +144,7 @@ def _row(config_hash: Any, trials: pd.DataFrame, axes: list[str]) -> dict[str, A
         "tokens_per_s_high": figure.interval.high if figure else math.nan,
         "level": figure.interval.level if figure else math.nan,
         "peak_memory_bytes": trials.peak_memory_bytes.max(),
+        "late_imports": int(trials.late_imports.max()),
         "gradient": _distinct(_gradients(trials)),
         "fault": gradients_of(trials).fault,
         "failure": _distinct(trials.failure.dropna()),
@@ -183,6 +184,8 @@ def _cells(table: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     cells["interval"] = _intervals(table)
     mebibytes = table.peak_memory_bytes / 2**20
     cells["peak MiB"] = _aligned(mebibytes, _decimals(mebibytes))
+    imported = (table.late_imports > 0) & mebibytes.notna()
+    cells["peak MiB"] += imported.map({True: "+", False: " " if imported.any() else ""})
     cells[WRAPPED] = [
         "; ".join(text for text in texts if text)
         for texts in zip(table.gradient, table.failure, strict=True)
@@ -284,6 +287,7 @@ def _legend(frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:
         lines.append(f"comm {name}: torch's NCCL code path emulated on gloo")
     if not frame.timings_valid.all():
         lines.append("!: ranks shared a GPU, the time is no measure")
+    lines += conditions.mesh_setups(frame) + conditions.imports(frame)
     noisy = int((frame.noisy != "").sum())
     if noisy:
         lines.append(f"noisy: {_plural(noisy, 'trial')} ran while the machine was not quiet")

@@ -14,8 +14,7 @@ History of the format (`SCHEMA_VERSION`):
    `machine.gpu_states`, `worker.sdpa_kernel`, `worker.variables`, `first_ended`,
    `errors.device_free_bytes`, `flight_recorder`, `sketch`, `sketch_version`.
 3. New: `clipping`, `code`, `config.reference`, `gradient.other`, `gradient.scale_tolerance`,
-   `machine.nodes`, `machine.transport`,
-   `config.mesh_setup`, `worker.mesh_setup`.
+   `machine.nodes`, `machine.transport`, `config.mesh_setup`, `worker.mesh_setup`.
 """
 
 from __future__ import annotations

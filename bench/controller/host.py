@@ -288,6 +288,7 @@ class Host:
             warnings=[*self._server.warnings, *flight.warnings()],
             late_imports=flight.late_imports(),
             sdpa_kernel=flight.sdpa_kernel(),
+            mesh_setup=flight.mesh_setup(),
             variables=flight.variables(),
         )
 

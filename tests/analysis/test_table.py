@@ -248,3 +248,43 @@ def test_what_clipping_made_of_the_gradients_is_said_where_it_clipped(tmp_path):
         assert "clipping" not in shown(load(tmp_path / silent))
     [row] = load(tmp_path / "1").itertuples()
     assert (row.clip_threshold, row.gradient_norm, row.clip_factor) == (1, 2.3223, 0.4306)
+
+
+def test_trials_that_imported_what_they_ran_are_marked(tmp_path):
+    worker = factories.worker().model_copy(update={"late_imports": ["torch.a", "torch.b"]})
+    factories.write(tmp_path, factories.ok(zero=1, worker=worker), factories.ok(zero=2))
+    frame = load(tmp_path)
+    assert summary(frame).late_imports.tolist() == [2, 0]
+    text = shown(frame)
+    rows = [line for line in text.splitlines() if " ok 1 " in line]
+    assert ["4.00+" in row for row in rows] == [True, False]
+    assert "+: in 1 of 2 trials ranks imported modules (up to 2): peak memory counts" in text
+
+
+def test_nothing_is_marked_where_nothing_was_imported(sweep):
+    assert "+" not in shown(sweep)
+
+
+def test_what_the_set_up_of_the_mesh_came_to_is_named(tmp_path):
+    def told(setup):
+        return factories.worker().model_copy(update={"mesh_setup": setup})
+
+    older = factories.environment("deepspeed-0.16.9", "2.4.1")
+    records = [
+        factories.ok(worker=told("parallel_state_sp")),
+        factories.ok(sp=1, worker=told("no_mpu")),
+        factories.ok(mesh_setup="mesh_param", worker=told("mesh_param")),
+    ]
+    factories.write(tmp_path / "one", *records)
+    lines = shown(load(tmp_path / "one")).splitlines()
+    assert "mesh_setup auto: parallel_state_sp" in [line.strip() for line in lines]
+    factories.write(
+        tmp_path / "two", *records, factories.ok(environment=older, worker=told("megatron"))
+    )
+    lines = shown(load(tmp_path / "two")).splitlines()
+    assert "mesh_setup auto: megatron on deepspeed-0.16.9; parallel_state_sp on torch-2.13" in lines
+
+
+def test_older_records_say_nothing_of_the_mesh(sweep):
+    assert "mesh_setup auto" not in shown(sweep)
+    assert set(sweep.mesh_setup) == {"auto"}
