@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis import references
 from analysis.selection import text_of
-from analysis.table import NOT_COMPARED, natural, varying_axes
+from analysis.table import NOT_COMPARED, VARIANT, natural, row_axes, varying_axes
 from analysis.wording import marked
 from bench.record import MODE_MARKS
 
@@ -67,6 +67,8 @@ class Facet:
     rows: tuple[Row, ...]
     right: Mapping[int, tuple[str, ...]]
     """By ZeRO stage: the aggregations that match in every case of the facet."""
+    swept: Mapping[str, tuple[str, ...]]
+    """By axis: the values that its rows call `all 3`."""
 
 
 def is_audit(frame: pd.DataFrame) -> bool:
@@ -102,7 +104,7 @@ def cases(frame: pd.DataFrame) -> pd.DataFrame:
 
 def axes_of(frame: pd.DataFrame) -> list[str]:
     """The axes of the rows: aggregation, split, mask, and whatever else varies."""
-    varying = [name for name in varying_axes(frame) if name not in NOT_OF_ROWS]
+    varying = [name for name in row_axes(frame) if name not in NOT_OF_ROWS]
     plain = [name for name in varying if not name.startswith("deepspeed.")]
     loss, split, mask = ALWAYS
     options = [OPTIONS] if len(plain) < len(varying) else []
@@ -172,17 +174,29 @@ def _facet(
     members = frame[frame.environment.isin(environments)]
     seen = members[["torch", "deepspeed"]].dropna().drop_duplicates()
     versions = sorted((f"torch {t}, DeepSpeed {d}" for t, d in seen.to_numpy()), key=natural)
-    right = {stage: _right(of_stage) for stage, of_stage in raw.groupby("zero")}
+    others = [name for name in axes if name not in ("loss", VARIANT)]
+    right = {stage: _right(of_stage, others) for stage, of_stage in raw.groupby("zero")}
     rows, columns = _columns(list(_rows(raw, axes, stages)), stages)
-    return Facet(tuple(environments), tuple(versions), tuple(axes), columns, rows, right)
+    swept = {name: _sorted(name, raw[name].unique()) for name in axes}
+    named = {
+        name: values
+        for index, (name, values) in enumerate(swept.items())
+        if any(row.values[index] == _all(values) for row in rows)
+    }
+    return Facet(tuple(environments), tuple(versions), tuple(axes), columns, rows, right, named)
 
 
-def _right(of_stage: pd.DataFrame) -> tuple[str, ...]:
-    """The aggregations that match in every case; one that lacks cases of another is none."""
-    by_loss = of_stage.groupby("loss")
-    most = by_loss.size().max()
+def _right(of_stage: pd.DataFrame, axes: list[str]) -> tuple[str, ...]:
+    """The aggregations that match in every case; one that lacks cases of another is none.
+
+    `axes` tell cases apart; of several results of a case all must match.
+    """
+    by_loss = dict(list(of_stage.groupby("loss")))
+    counts = {loss: len(cells[axes].drop_duplicates()) for loss, cells in by_loss.items()}
     return tuple(
-        loss for loss, cells in by_loss if len(cells) == most and (cells.kind == "match").all()
+        loss
+        for loss, cells in by_loss.items()
+        if counts[loss] == max(counts.values()) and (cells.kind == "match").all()
     )
 
 
@@ -213,11 +227,11 @@ def _rows(raw: pd.DataFrame, axes: Sequence[str], stages: Sequence[int]) -> Iter
         }
         values: dict[str, tuple[str, ...]] = {name: (value,) for name, value in zip(axes, key)}
         rows.append((values, tuple(by_stage.get(stage, NOT_RUN) for stage in stages)))
-    for name in reversed([axis for axis in axes if axis != "loss"]):
+    for name in reversed([axis for axis in axes if axis not in ("loss", VARIANT)]):
         rows = _joined(rows, name)
     rows.sort(key=lambda row: [[_rank(n, v) for v in row[0][n]] for n in axes])
     for values, cells in rows:
-        yield Row(tuple(_together(values[name], everything[name], name) for name in axes), cells)
+        yield Row(tuple(_together(values[name], everything[name]) for name in axes), cells)
 
 
 def _joined(
@@ -243,10 +257,22 @@ def _merged(cells: Sequence[Cell]) -> Cell:
     return cells[0]._replace(detail="; ".join(details))
 
 
-def _together(values: Sequence[str], everything: Sequence[str], name: str) -> str:
+def _together(values: Sequence[str], everything: Sequence[str]) -> str:
     if len(values) > 1 and len(values) == len(everything):
-        return "all masks" if name == "mask" else "all"
+        return _all(everything)
     return ", ".join(values)
+
+
+def _all(swept: Sequence[str]) -> str:
+    """`all 3`: every value that was swept, which are named below the matrix."""
+    return f"all {len(swept)}" if len(swept) > 1 else ""
+
+
+def named(facet: Facet) -> list[str]:
+    """`all 3 of mask: none, prompt, ragged`: what `all` stands for in a matrix."""
+    return [
+        f"{_all(values)} of {name}: {', '.join(values)}" for name, values in facet.swept.items()
+    ]
 
 
 def _sorted(name: str, values: Iterable[str]) -> tuple[str, ...]:

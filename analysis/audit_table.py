@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import references
-from analysis.audit import Cell, Facet, cases, facets, sentences
+from analysis.audit import Cell, Facet, cases, facets, named, sentences
 from analysis.conditions import mesh_setups
-from analysis.table import clipped, closing_line, constants, marks, natural
+from analysis.table import clipped, closing_line, constants, marks, natural, variant_notes
 
 STYLES = {"match": "green", "scaled": "yellow", "unknown": "dim"}
 """How a cell is coloured; whatever is not here is red."""
@@ -42,18 +42,10 @@ def render(frame: pd.DataFrame, console: Console) -> None:
         console.print()
         console.print(heading(facet), style="bold", highlight=False, markup=False)
         console.print(_table(facet))
-        for note in notes(facet):
+        for note in (*named(facet), *notes(facet)):
             console.print(note, style="dim", highlight=False, markup=False)
     console.print()
-    below = (
-        LEGEND,
-        *beside_other(frame),
-        *marks(frame),
-        *mesh_setups(frame),
-        *clipped(frame),
-        *emulation(frame),
-    )
-    for line in below:
+    for line in (LEGEND, *_below(frame)):
         console.print(line, style="dim", highlight=False, markup=False)
     console.print(closing_line(frame), highlight=False)
 
@@ -65,20 +57,30 @@ def markdown(frame: pd.DataFrame) -> str:
         lines += [f"**{_escaped(heading(facet))}**", ""]
         lines += [_line(header(facet)), _line(["---"] * len(header(facet)))]
         lines += [_line([*row.values, *(cell.text for cell in row.cells)]) for row in facet.rows]
-        lines += ["", *(f"{_escaped(note)}  " for note in notes(facet)), ""]
-    below = (
+        named_below = (*named(facet), *notes(facet))
+        lines += ["", *(f"{_escaped(note)}  " for note in named_below), ""]
+    return "\n".join(lines + [f"{line}.  " for line in _below(frame)]).rstrip()
+
+
+def _below(frame: pd.DataFrame) -> list[str]:
+    """What stands below all matrices."""
+    return [
         *beside_other(frame),
         *marks(frame),
         *mesh_setups(frame),
         *clipped(frame),
+        *variant_notes(frame),
         *emulation(frame),
-    )
-    return "\n".join(lines + [f"{line}.  " for line in below]).rstrip()
+    ]
 
 
 def as_json(frame: pd.DataFrame) -> str:
-    """Every raw cell, none put together: a list of objects."""
-    return orjson.dumps(cases(frame).to_dict("records"), option=orjson.OPT_INDENT_2).decode()
+    """`cells`: every raw cell, none put together; `skipped`: lines that could not be read."""
+    content = {
+        "cells": cases(frame).to_dict("records"),
+        "skipped": list(frame.attrs.get("skipped", ())),
+    }
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2).decode()
 
 
 def heading(facet: Facet) -> str:

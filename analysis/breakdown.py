@@ -88,12 +88,13 @@ def profiles(folder: Path | str, frame: pd.DataFrame | None = None) -> Profiles:
     )
 
 
-def one(folder: Path, wanted: str | None = None) -> Content:
+def one(folder: Path, wanted: str | None = None, frame: pd.DataFrame | None = None) -> Content:
     """The record of the profiled trial whose id begins with `wanted`; by default the last one.
 
+    `frame` is what `load` returned, where the caller has it already.
     Raises AnalysisError when there is none, or more than one, or when it has no trace.
     """
-    frame = load(folder)
+    frame = load(folder) if frame is None else frame
     if wanted is None:
         of_profile = frame[(frame.scenario == "profile") & (frame.status == "ok")]
         if of_profile.empty:

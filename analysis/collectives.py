@@ -8,14 +8,16 @@ matrix("results/collectives", load("results/collectives"))
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.frame import records
-from analysis.reading import Content
+from analysis.columns import Content
+from analysis.frame import rows_with_records
+from analysis.selection import text_of
+from analysis.table import VARIANT, row_axes
 
 NOT_RUN = "not run"
 NOT_EMULATED = "not emulated"
@@ -54,7 +56,8 @@ class Matrix(NamedTuple):
     """What was found, equal rows taken together."""
 
     columns: list[str]
-    """`torch-2.2 (2.2.2) gloo`: environment, observed torch, communication."""
+    """`torch-2.2 (2.2.2) gloo`: environment, observed torch, communication, and whatever else
+    tells what was run apart (`world=8`)."""
     rows: list[Row]
     forms: tuple[str, ...]
     """All forms that were tried: a row that has them all needs no list."""
@@ -69,7 +72,7 @@ def cases(folder: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
     the worst of `SEVERITY` among the ranks; `cell` what each rank saw, in a few words.
     """
     found = [
-        row for record in records(folder, frame) for row in _cases_of(record, column_of(record))
+        row for column, record in _by_column(folder, frame) for row in _cases_of(record, column)
     ]
     return pd.DataFrame(found, columns=list(CASE_COLUMNS))
 
@@ -77,7 +80,7 @@ def cases(folder: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
 def matrix(folder: Path | str, frame: pd.DataFrame) -> Matrix:
     """The audit's matrix, in the order in which the collectives were run."""
     table = cases(folder, frame)
-    columns = list(dict.fromkeys(column_of(record) for record in records(folder, frame)))
+    columns = list(dict.fromkeys(column for column, _ in _by_column(folder, frame)))
     missing = _missing(folder, frame)
     cells = {
         place: " / ".join(dict.fromkeys(values))
@@ -115,8 +118,8 @@ def timings(folder: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
     `seconds` and both bandwidths [bytes/s] are missing where `error` is not.
     """
     rows = [
-        {**row, "column": column_of(record)}
-        for record in records(folder, frame)
+        {**row, "column": column}
+        for column, record in _by_column(folder, frame)
         for row in record["details"].get("timing", [])
     ]
     table = pd.DataFrame(rows, columns=list(TIMING_COLUMNS))
@@ -134,6 +137,17 @@ def column_of(record: Content) -> str:
     return f"{config['environment']['name']} ({version}) {config['comm']['name']}"
 
 
+def _by_column(folder: Path | str, frame: pd.DataFrame) -> Iterator[tuple[str, Content]]:
+    """Every record, with the column that its findings stand under."""
+    told = ("environment", "comm", "dp")  # dp follows from sp and world
+    others = [name for name in row_axes(frame) if name not in told] if len(frame) else []
+    for row, record in rows_with_records(folder, frame):
+        words = [
+            str(row[name]) if name == VARIANT else f"{name}={text_of(row[name])}" for name in others
+        ]
+        yield " ".join([column_of(record), *filter(None, words)]), record
+
+
 def variants_of(row: Row) -> str:
     """A row's arguments as text; `defaults` where they are among others."""
     if row.variants == ("",):
@@ -143,7 +157,7 @@ def variants_of(row: Row) -> str:
 
 def is_emulated(column: str) -> bool:
     """Whether a column's communication is the emulation of NCCL."""
-    return column.endswith("nccl_over_gloo")
+    return "nccl_over_gloo" in column.split(" ")
 
 
 def kind_of(cell: str) -> str:
@@ -201,13 +215,12 @@ def _missing(folder: Path | str, frame: pd.DataFrame) -> dict[tuple[str, str], s
     """Why a column has no case of a collective: it lacks it, or cannot reach it."""
     why: dict[tuple[str, str], str] = {}
     names: dict[str, None] = {}
-    for record in records(folder, frame):
-        column, details = column_of(record), record["details"]
+    for column, record in _by_column(folder, frame):
+        details = record["details"]
         for listed in details.get("listed", []):
             why[column, listed["collective"]] = listed["status"]
         names |= dict.fromkeys(case["collective"] for case in details.get("cases", []))
-    for record in records(folder, frame):
-        column = column_of(record)
+    for column in dict.fromkeys(column for column, _ in _by_column(folder, frame)):
         if is_emulated(column):
             for name in {*names, *(name for _, name in why)}:
                 if not name.startswith("nn."):

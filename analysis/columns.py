@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bench.failure_text import useful_line
-from bench.identity import machine_class_of
+from bench.identity import identity_of
 from bench.record import PHASES, Status
 from bench.rounds import slowest
 from bench.theory import sent_bytes, tokens_per_second
@@ -121,19 +121,38 @@ RESULTS = {
     "torch": Column("str", "version that the worker saw; missing: no worker ran"),
     "deepspeed": Column("str", "version that the worker saw; missing: no worker ran"),
     "hostname": Column("str", "machine of the controller"),
+    "code": Column("str", "fingerprint by role of the code that ran; unknown; empty: none ran"),
+    "versions": Column("str", "versions that make results differ; empty: no worker ran"),
     "machine_class": Column("str", "kind of machine; hosts of one kind count as one; empty: none"),
 }
 
-COLUMNS = {**RESULTS, **AXES}
+VARIANT = {
+    "variant": Column(
+        "str",
+        "what tells this result from others of its configuration: code, versions or class of "
+        "machine; empty: it has no other",
+    ),
+}
+"""Drawn from all records of a configuration together."""
+
+COLUMNS = {**RESULTS, **VARIANT, **AXES}
 """All documented columns of the frame, in order."""
 
 ULYSSES = ("all_to_all", "all_to_all_single")
 """Collectives that move activations between ranks."""
+FREE_AXES = ("deepspeed.", "options.", "environment.", "model.", "comm.", "config")
+"""What names of further axes begin with: entries of the free dictionaries, and keys that nothing
+else tells two configurations apart by (`config.KEY`; `config`: nothing but their hash)."""
 
 Content = Mapping[str, Any]
 
 _CHECKS = {True: "auto", False: "off"}
 """What records of schema version 1 say of `gradient_check`."""
+
+
+def is_axis(name: str) -> bool:
+    """Whether a frame's column of that name is an axis."""
+    return name in AXES or (name.startswith(FREE_AXES) and name != "config_hash")
 
 
 def axes_of(config: Content) -> dict[str, Any]:
@@ -167,13 +186,14 @@ def axes_of(config: Content) -> dict[str, Any]:
         }
     )
     for name in ("deepspeed", "options"):
-        axes.update(_flat(name, config[name]))
+        axes.update(flat(name, config[name]))
     return axes
 
 
 def results_of(record: Content, axes: Content) -> dict[str, Any]:
     """All columns but the axes; KeyError, TypeError or ValueError if it is no record."""
     worker, machine = record["worker"] or {}, record["machine"] or {}
+    identity = identity_of(record)
     return {
         "trial_id": record["trial_id"],
         "config_hash": record["config_hash"],
@@ -205,7 +225,9 @@ def results_of(record: Content, axes: Content) -> dict[str, Any]:
         "torch": worker.get("torch"),
         "deepspeed": worker.get("deepspeed"),
         "hostname": machine.get("hostname"),
-        "machine_class": machine_class_of(record),
+        "code": identity.code,
+        "versions": identity.versions,
+        "machine_class": identity.machine,
     }
 
 
@@ -341,10 +363,10 @@ def _optional(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _flat(prefix: str, value: Any) -> dict[str, Any]:
+def flat(prefix: str, value: Any) -> dict[str, Any]:
     """Leaves of nested dictionaries under dotted names; lists as text."""
     if isinstance(value, dict):
-        return {k: v for key in value for k, v in _flat(f"{prefix}.{key}", value[key]).items()}
+        return {k: v for key in value for k, v in flat(f"{prefix}.{key}", value[key]).items()}
     return {prefix: str(value) if isinstance(value, list) else value}
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from analysis import references, sketch_files
 from analysis.comparison import (
     NO_NUMBER,
+    NOT_PAIRED,
     NOT_VALID,
     Comparison,
     Decomposition,
@@ -28,6 +29,8 @@ from analysis.comparison import (
 from analysis.decomposition import Rates, Route, decomposition, routes, steps
 from analysis.folders import beside
 from analysis.gradients import gradients_of
+from analysis.identities import SAMPLE, cautions, latest, samples_of
+from analysis.pairing import Match, Place, Results, Rule, between, matches, of_one_kind, results
 from analysis.pooling import counted, pooled
 from analysis.reading import AnalysisError
 from analysis.selection import axes_in, find, natural_pairs, parse_selector, select, text_of
@@ -46,6 +49,7 @@ from analysis.table import natural, varying_axes
 from bench.record import PHASES
 
 __all__ = [
+    "NOT_PAIRED",
     "NOT_VALID",
     "NO_NUMBER",
     "Comparison",
@@ -61,11 +65,6 @@ __all__ = [
     "natural_pairs",
     "sentences",
 ]
-
-Place = tuple[Any, ...]
-"""Values of the axes that both sides share: which point it is."""
-Places = Mapping[Place, pd.DataFrame]
-"""The trials of one configuration at each point."""
 
 _FOLLOWS = {"sp": ("dp",), "world": ("dp",), "dp": ("sp",)}
 """What changes with an axis without being another choice."""
@@ -115,12 +114,13 @@ def compare(
     Raises AnalysisError for an axis or a value that the frame lacks, and where a selector
     leaves several configurations at a point.
     """
-    shared, folder = _shared_axes(frame, {*baseline, *candidate}), frame.attrs.get("folder")
+    shared = _shared_axes(frame, {*baseline, *candidate})
     left = _by_place(select(frame, baseline, "baseline"), shared, "baseline")
     right = _by_place(select(frame, candidate, "candidate"), shared, "candidate")
     _refuse_overlap(left, right)
-    split = _best_split(frame, shared, left, right, routes(baseline, candidate))
-    return _compared((left, right), (baseline, candidate), shared, split, smallest, folder)
+    rule = Rule({*baseline, *candidate}, bool(frame.attrs.get("joined_machines")))
+    found, ways = matches(left, right, rule), routes(baseline, candidate)
+    return _compared(frame, found, (baseline, candidate), shared, rule, smallest, ways)
 
 
 def against(
@@ -134,33 +134,47 @@ def against(
 
     Without selectors a point is a configuration. Rounds are paired in their order: the folders were
     recorded at different times, so a pair shares no drift, and the interval is as wide as that of
-    independent samples. Raises AnalysisError as `compare`.
+    independent samples. Code and versions may differ between them; of each the latest result
+    counts. Classes of machines must agree. Raises AnalysisError as `compare`.
     """
     names = [str(one.attrs.get("folder", "results")) for one in (before, frame)]
-    before, frame = beside(before, frame)
+    across = any(one.attrs.get("joined_machines") for one in (before, frame))
+    told = [one.attrs for one in (before, frame)]
+    before, frame = beside(latest(before), latest(frame), across)
     every = pd.concat([before, frame])
+    every.attrs = {
+        name: [line for attrs in told for line in attrs.get(name, ())]
+        for name in ("skipped", "joined_machines")
+    }
     shared = _shared_axes(every, {*baseline, *candidate})
     left = _by_place(select(before, baseline, "baseline"), shared, "baseline")
     right = _by_place(select(frame, candidate, "candidate"), shared, "candidate")
     sides = {"results": names[0], **baseline}, {"results": names[1], **candidate}
-    return _compared((left, right), sides, shared, None, smallest, None)
+    rule = Rule({*baseline, *candidate}, across, then_and_now=True)
+    return _compared(every, matches(left, right, rule), sides, shared, rule, smallest, [])
 
 
 def _compared(
-    places: tuple[Places, Places],
+    frame: pd.DataFrame,
+    found: Mapping[Place, Match],
     sides: tuple[Selector, Selector],
     shared: list[str],
-    split: _Split | None,
+    rule: Rule,
     smallest: float,
-    folder: str | None,
+    ways: list[Route],
 ) -> Comparison:
-    """The comparison of two sides whose trials are known at each point."""
-    (left, right), (baseline, candidate) = places, sides
-    every = pd.concat([*left.values(), *right.values()])
-    shown = {name: shared.index(name) for name in varying_axes(every) if name in shared}
-    every_place = sorted({*left, *right}, key=lambda place: [natural(value) for value in place])
-    both = [place for place in every_place if place in left and place in right]
-    logs = [_valid_logs(left[place], right[place]) for place in both]
+    """The comparison of two sides whose results are known at each point."""
+    baseline, candidate = sides
+    some = [side for match in found.values() for side in match[:2] if side is not None]
+    shown = {name: shared.index(name) for name in varying_axes(pd.concat(some)) if name in shared}
+    logs = _all_logs(found)
+    alike = of_one_kind({place: found[place] for place in logs}, rule, shown)
+    if any(place[-1] for place in found):
+        shown["variant"] = len(shared)
+    split = _best_split(frame, shared, found, alike, ways, rule)
+    # stable, so that results of one point stay in the order in which they were measured
+    every_place = sorted(found, key=lambda place: [natural(value) for value in place[:-1]])
+    kept = [logs[place] for place in every_place if place in alike]
     return Comparison(
         baseline=baseline,
         candidate=candidate,
@@ -169,17 +183,19 @@ def _compared(
         points=tuple(
             _point(
                 {name: place[index] for name, index in shown.items()},
-                left.get(place),
-                right.get(place),
+                found[place],
                 split.at(place, smallest) if split else None,
                 smallest,
-                folder,
+                frame.attrs.get("folder"),
             )
             for place in every_place
         ),
-        overall=pooled(logs, smallest),
-        counted=counted(logs),
+        overall=pooled(kept, smallest),
+        counted=counted(kept),
         decomposition=split.overall(smallest) if split else None,
+        left_out=len(logs) - len(kept),
+        cautions=tuple(cautions(frame)),
+        skipped=tuple(frame.attrs.get("skipped", ())),
     )
 
 
@@ -189,6 +205,8 @@ class _Split:
 
     route: Route
     steps: Mapping[Place, tuple[Logs, Logs]]
+    pooled: list[Place]
+    """The points among them that may be put into one number."""
 
     def at(self, place: Place, smallest: float) -> Decomposition | None:
         if place not in self.steps:
@@ -196,24 +214,50 @@ class _Split:
         return decomposition(self.route, [self.steps[place]], smallest)
 
     def overall(self, smallest: float) -> Decomposition | None:
-        return decomposition(self.route, list(self.steps.values()), smallest)
+        if not self.pooled:
+            return None
+        return decomposition(self.route, [self.steps[place] for place in self.pooled], smallest)
 
 
 def _best_split(
-    frame: pd.DataFrame, shared: list[str], left: Places, right: Places, ways: list[Route]
+    frame: pd.DataFrame,
+    shared: list[str],
+    found: Mapping[Place, Match],
+    alike: list[Place],
+    ways: list[Route],
+    rule: Rule,
 ) -> _Split | None:
     """The route that has numbers at the most points, the first of equals; None without any."""
-    found = []
+    splits = []
     for route in ways:
-        between = _by_place(find(frame, route.between), shared, "the configuration in between")
-        at = {
-            place: steps(*(_valid_rates(side[place]) for side in (left, between, right)))
-            for place in left
-            if place in between and place in right
-        }
-        found.append(_Split(route, {place: two for place, two in at.items() if two[0]}))
-    best = max(found, key=lambda split: len(split.steps), default=None)
+        middle = _by_place(find(frame, route.between), shared, "the configuration in between")
+        rules = [rule._replace(compared={axis}) for axis in (route.first, route.second)]
+        at = {}
+        for place, match in found.items():
+            one = between(match, middle.get(place[:-1], ()), *rules)
+            if one is not None:
+                left, right = _pair(match)
+                at[place] = steps(*(_valid_rates(side) for side in (left, one, right)))
+        timed = {place: two for place, two in at.items() if two[0]}
+        splits.append(_Split(route, timed, [place for place in alike if place in timed]))
+    best = max(splits, key=lambda split: len(split.steps), default=None)
     return best if best and best.steps else None
+
+
+def _all_logs(found: Mapping[Place, Match]) -> dict[Place, Logs]:
+    """The logarithms at each point whose pair has some."""
+    every = {
+        place: _valid_logs(match.baseline, match.candidate)
+        for place, match in found.items()
+        if match.baseline is not None and match.candidate is not None and not match.apart
+    }
+    return {place: logs for place, logs in every.items() if logs}
+
+
+def _pair(match: Match) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both sides of a match that has both."""
+    assert match.baseline is not None and match.candidate is not None
+    return match.baseline, match.candidate
 
 
 def _shared_axes(frame: pd.DataFrame, compared: set[str]) -> list[str]:
@@ -226,15 +270,15 @@ def _shared_axes(frame: pd.DataFrame, compared: set[str]) -> list[str]:
     ]
 
 
-def _by_place(chosen: pd.DataFrame, shared: list[str], side: str) -> Places:
-    """Trials by point; AnalysisError where a point has more than one configuration."""
+def _by_place(chosen: pd.DataFrame, shared: list[str], side: str) -> Results:
+    """Results by point; AnalysisError where a point has more than one configuration."""
     found: dict[Place, pd.DataFrame] = {}
     for _, trials in chosen.groupby("config_hash", sort=False):
         place = tuple(_plain(trials[name].iloc[0]) for name in shared)
         if place in found:
             raise AnalysisError(_ambiguity(pd.concat([found[place], trials]), side))
         found[place] = trials
-    return found
+    return {place: results(trials) for place, trials in found.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -255,8 +299,8 @@ def _ambiguity(trials: pd.DataFrame, side: str) -> str:
     return f"{side}: several configurations at one point; add {axis}=…, one of {values}"
 
 
-def _refuse_overlap(left: Places, right: Places) -> None:
-    hashes = [{trials.config_hash.iloc[0] for trials in side.values()} for side in (left, right)]
+def _refuse_overlap(left: Results, right: Results) -> None:
+    hashes = [{at[0].config_hash.iloc[0] for at in side.values()} for side in (left, right)]
     if hashes[0] & hashes[1]:
         raise AnalysisError(
             "baseline and candidate name the same configurations; let them differ in one axis"
@@ -265,18 +309,20 @@ def _refuse_overlap(left: Places, right: Places) -> None:
 
 def _point(
     axes: Mapping[str, Any],
-    left: pd.DataFrame | None,
-    right: pd.DataFrame | None,
+    match: Match,
     split: Decomposition | None,
     smallest: float,
     folder: str | None,
 ) -> Point:
+    left, right, apart = match
     baseline, candidate = _side(left), _side(right)
-    both = left is not None and right is not None
-    ratio = ratio_of(_logs(left, right) if both else {}, smallest)
+    pair = left is not None and right is not None and not apart
+    ratio = ratio_of(_logs(left, right) if pair else {}, smallest)
     verdict = ratio.verdict
     if not (baseline.has_number and candidate.has_number):
         verdict = NO_NUMBER
+    elif apart:
+        verdict = NOT_PAIRED
     elif not (baseline.timings_valid and candidate.timings_valid):
         verdict = NOT_VALID
     peaks = (candidate.peak_memory_bytes, baseline.peak_memory_bytes)
@@ -286,11 +332,12 @@ def _point(
         candidate=candidate,
         ratio=ratio,
         verdict=verdict,
-        phases_s=_phases(left, right) if both else {},
-        memory_ratio=peaks[0] / peaks[1] if peaks[0] and peaks[1] else None,
+        phases_s=_phases(left, right) if pair else {},
+        memory_ratio=peaks[0] / peaks[1] if pair and peaks[0] and peaks[1] else None,
         decomposition=split,
         sketch=sketch_files.of_sides(folder, right, left),
-        paired_tokens_per_s=paired_means(_rates(left), _rates(right)) if both else None,
+        paired_tokens_per_s=paired_means(_rates(left), _rates(right)) if pair else None,
+        apart=apart,
     )
 
 
@@ -330,7 +377,7 @@ def _distinct(texts: pd.Series) -> str:
 
 def _rates(trials: pd.DataFrame) -> Rates:
     timed = trials[trials.tokens_per_s.notna()]
-    return dict(zip(timed["round"].tolist(), timed.tokens_per_s.tolist(), strict=True))
+    return dict(zip(samples_of(timed), timed.tokens_per_s.tolist(), strict=True))
 
 
 def _valid_rates(trials: pd.DataFrame) -> Rates:
@@ -347,7 +394,8 @@ def _valid_logs(left: pd.DataFrame, right: pd.DataFrame) -> Logs:
 
 def _phases(left: pd.DataFrame, right: pd.DataFrame) -> dict[str, float]:
     """Candidate's seconds minus baseline's: the median over the rounds that both have."""
-    rounds = left.set_index("round"), right.set_index("round")
+    rounds = [side.assign(hostname=side.hostname.fillna("")) for side in (left, right)]
+    rounds = [side.set_index(SAMPLE) for side in rounds]
     differences = {}
     for name in (*PHASES, "step"):
         paired = (rounds[1][f"{name}_s"] - rounds[0][f"{name}_s"]).dropna().tolist()

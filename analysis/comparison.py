@@ -16,6 +16,8 @@ Selector = Mapping[str, str]
 
 NO_NUMBER = "no number"
 """Verdict where a side has no time: its statuses say why."""
+NOT_PAIRED = "not paired"
+"""Verdict where more differs than what is compared: the point's `apart` says what."""
 NOT_VALID = "times not valid"
 """Verdict where ranks shared a GPU."""
 
@@ -98,13 +100,15 @@ class Point:
     """One row of a comparison: both sides at the same values of all other axes."""
 
     axes: Mapping[str, Any]
-    """The axes that the sides share here and that vary between the points (`seq_len`, `sp`, …)."""
+    """The axes that the sides share here and that vary between the points (`seq_len`, `sp`, …);
+    `variant`, in words, where a configuration has several results."""
     baseline: Side
     candidate: Side
     ratio: Ratio
     """Candidate's tokens/s over baseline's, paired by round: above 1, the candidate is faster."""
     verdict: str
-    """`faster`, `slower`, `no difference seen`, `too few rounds`, or `NO_NUMBER`, `NOT_VALID`."""
+    """`faster`, `slower`, `no difference seen`, `too few rounds`, or `NO_NUMBER`,
+    `NOT_PAIRED`, `NOT_VALID`."""
     phases_s: Mapping[str, float]
     """Candidate's time minus baseline's, by phase and for the `step`: median over the common
     rounds [s]; empty where there are none."""
@@ -118,6 +122,8 @@ class Point:
     paired_tokens_per_s: tuple[float, float] | None = None
     """Baseline's and candidate's geometric mean over the rounds that both have [tokens/s]: the
     ratio is the second over the first. None without a common round."""
+    apart: str = ""
+    """Why the two are no pair (other code, versions, machines); empty: they are."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +144,9 @@ class Comparison:
     """The points and rounds that `overall` is made of."""
     decomposition: Decomposition | None
     """The same for the decomposition, over the points that have one."""
+    left_out: int = 0
+    """Points whose pairs are of other code, versions or machines than those of `overall`."""
+    cautions: tuple[str, ...] = ()
+    """What must be said beside all numbers."""
+    skipped: tuple[str, ...] = ()
+    """Lines of the records that could not be read, by file and number."""

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import Content
-from analysis.frame import records
-from analysis.table import natural, varying_axes
+from analysis.frame import rows_with_records
+from analysis.table import natural, row_axes
 
 OF_THE_PAIR = ("environment", "options.zero")
 """Axes that are the matrix itself."""
@@ -78,16 +78,21 @@ def matrices(folder: Path | str, frame: pd.DataFrame) -> list[Matrix]:
     frame = frame[frame.scenario == "compat"]
     if frame.empty:
         return []
-    others = [name for name in varying_axes(frame) if name not in OF_THE_PAIR]
-    variants = {
-        row["trial_id"]: " ".join(f"{name}={row[name]}" for name in others)
-        for row in frame.to_dict("records")
-    }
+    others = [name for name in row_axes(frame) if name not in OF_THE_PAIR]
+    found = [
+        (row, pair_of(record), outcomes_of(record))
+        for row, record in rows_with_records(folder, frame)
+    ]
+    environments: dict[Pair, set[str]] = {}
+    for row, pair, _ in found:
+        environments.setdefault(pair, set()).add(row["environment"])
     made: dict[str, dict[Pair, dict[int | None, dict[Outcome, None]]]] = {}
-    for record in records(folder, frame):
-        cells = made.setdefault(variants[record["trial_id"]], {})
-        cell = cells.setdefault(pair_of(record), {})
-        for zero, outcome in outcomes_of(record):
+    for row, pair, outcomes in found:
+        # two environments with the same versions are two ways to try the pair
+        alike = ["environment"] if len(environments[pair]) > 1 else []
+        variant = " ".join(f"{name}={row[name]}" for name in [*alike, *others])
+        cell = made.setdefault(variant, {}).setdefault(pair, {})
+        for zero, outcome in outcomes:
             cell.setdefault(zero, {})[outcome] = None
     return [
         Matrix(variant, {pair: _stages(cell) for pair, cell in cells.items()})

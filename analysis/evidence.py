@@ -12,7 +12,8 @@ import pandas as pd
 
 from analysis.columns import Content
 from analysis.figures.points import SERIES, panel_axes
-from analysis.frame import records
+from analysis.frame import rows_with_records
+from analysis.table import VARIANT, row_axes
 from bench.record import Status
 
 MOST_TEXT = 12_000
@@ -95,11 +96,10 @@ def gather(folder: Path, frame: pd.DataFrame) -> Evidence:
     """
     evidence = Evidence()
     failures: dict[tuple[object, ...], Failure] = {}
-    rows = {(row["trial_id"]): row for row in frame.to_dict("records")}
-    axes = [*SERIES, *panel_axes(frame), "seq_len"]
+    named = [*SERIES, *panel_axes(frame), "seq_len"]
+    axes = [*named, *(name for name in row_axes(frame) if name == VARIANT)]
     room = MOST_TEXTS
-    for record in records(folder, frame):
-        row = rows[record["trial_id"]]
+    for row, record in rows_with_records(folder, frame):
         _note_versions(evidence, str(row["environment"]), record)
         if record["status"] == Status.OK.value:
             continue

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from analysis.frame import load
 from analysis.reading import AnalysisError
 
 FORMATS = ("csv", "parquet", "json")
 
 
-def export(folder: Path, to: str, output: Path | None = None) -> Path:
-    """Write `load(folder)` as `to` (csv, parquet or json: one object a row); returns the file.
+def export(
+    folder: Path, to: str, output: Path | None = None, frame: pd.DataFrame | None = None
+) -> Path:
+    """Write a folder's trials as `to` (csv, parquet or json: one object a row); returns the file.
 
-    `output` defaults to `trials.<to>` in the results folder; a file there is replaced.
+    `frame` is what `load` returned, where the caller has it already. `output` defaults to
+    `trials.<to>` in the results folder; a file there is replaced.
     Raises AnalysisError for an unknown format, an unusable folder or an unwritable output.
     """
     if to not in FORMATS:
         raise AnalysisError(f"to={to} is not a format; allowed: {', '.join(FORMATS)}")
-    frame = load(folder)
+    frame = load(folder) if frame is None else frame
     path = output or folder / f"trials.{to}"
     try:
         if to == "csv":

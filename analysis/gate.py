@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from analysis.comparison import NO_NUMBER, NOT_VALID, Comparison, Point, Side
+from analysis.comparison import NO_NUMBER, NOT_PAIRED, NOT_VALID, Comparison, Point, Side
 from analysis.gradients import Gradients, gradients_of
+from analysis.identities import RESULT
 from analysis.selection import text_of
 from analysis.sentences import label
 from analysis.statistics import SLOWER, TOO_FEW, verdict
-from analysis.table import varying_axes
+from analysis.table import row_axes
 from bench.record import Status
 
 WRONG, ERROR = "--fail-if-wrong", "--fail-on-error"
@@ -71,7 +73,14 @@ def objections(comparison: Comparison, gates: Gates) -> list[Objection]:
     the baseline's is. A gate that had nothing to judge at any point is an objection.
     """
     name = label(comparison.candidate)
-    found = [one for point in comparison.points for one in _objections(point, gates, name)]
+    paired = [_axes(point) for point in comparison.points if point.verdict != NOT_PAIRED]
+    found = [
+        one
+        for point in comparison.points
+        for one in _objections(
+            point, gates, name, point.verdict == NOT_PAIRED and _axes(point) in paired
+        )
+    ]
     sides = [(point.baseline, point.candidate) for point in comparison.points]
     if gates.slower is not None and not any(left.has_number for left, _ in sides):
         reason = "the baseline has no number at any point"
@@ -112,8 +121,8 @@ def objections_to(
 
 def configurations(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """`environment=torch-2.13 loss=all_gather zero=1 sp=2` and the trials of that configuration."""
-    names = [*NAMED, *(name for name in varying_axes(frame) if name not in NAMED)]
-    for _, trials in frame.groupby("config_hash", sort=False):
+    names = [*NAMED, *(name for name in row_axes(frame) if name not in NAMED)]
+    for _, trials in frame.groupby(RESULT, sort=False):
         first = trials.iloc[0]
         yield " ".join(f"{name}={text_of(first[name])}" for name in names), trials
 
@@ -131,13 +140,19 @@ def _asked(gates: Gates) -> Iterator[str]:
         yield ERROR
 
 
-def _objections(point: Point, gates: Gates, candidate: str) -> Iterator[Objection]:
+def _objections(
+    point: Point, gates: Gates, candidate: str, lonely: bool = False
+) -> Iterator[Objection]:
+    """What speaks against the candidate at a point.
+
+    `lonely`: it is a result without partner beside one that has one, and says nothing about time.
+    """
     place = place_of(point)
 
     def of(gate: str, reasons: Iterable[str]) -> Iterator[Objection]:
         return (Objection(gate, place, f"{candidate} {reason}") for reason in reasons)
 
-    if gates.slower is not None:
+    if gates.slower is not None and not lonely:
         yield from of(_limit("slower", gates.slower), _slower(point, gates.slower))
     if gates.more_memory is not None:
         yield from of(_limit("more-memory", gates.more_memory), _memory(point, gates.more_memory))
@@ -160,6 +175,8 @@ def _slower(point: Point, limit: float) -> Iterator[str]:
             yield f"has no number ({_ends(point.candidate) or 'not run'})"
     elif point.verdict == TOO_FEW:
         yield f"has too few rounds for a verdict ({ratio.rounds} in common)"
+    elif point.verdict == NOT_PAIRED:
+        yield f"is not paired with the baseline: {point.apart}"
     elif point.verdict == NOT_VALID:
         yield "or the baseline shared GPUs, so the times allow no verdict"
     elif ratio.value and ratio.interval and verdict(ratio.value, ratio.interval, limit) == SLOWER:
@@ -207,3 +224,8 @@ def _ends(side: Side) -> str:
 
 def _limit(what: str, limit: float) -> str:
     return f"--fail-if-{what} {100 * limit:g}%"
+
+
+def _axes(point: Point) -> dict[str, Any]:
+    """Where a point is, whichever of its results it is of."""
+    return {name: value for name, value in point.axes.items() if name != "variant"}

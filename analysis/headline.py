@@ -20,6 +20,7 @@ from analysis.compare import compare, natural_pairs
 from analysis.comparison import Comparison
 from analysis.failures import listed, place, ways
 from analysis.gradients import RIGHT, UNCHECKED, WRONG, Gradients, gradients_of
+from analysis.identities import RESULT, latest
 from analysis.reading import AnalysisError
 from analysis.selection import WORKAROUND
 from analysis.sentences import names_of
@@ -65,6 +66,7 @@ def headline(folder: Path, frame: pd.DataFrame, again: Sequence[str] = ()) -> li
 
     `again` is the command line's overrides of the sweep that made it, where they are known.
     """
+    frame = latest(frame)  # of what ran last: earlier results are in the tables
     own = sections.found(frame)
     trained = frame[~frame.scenario.isin(own)]
     lines: list[Line] = []
@@ -241,8 +243,8 @@ def _cost(trained: pd.DataFrame, comparison: Comparison | None) -> Iterator[Line
     timed = timed[timed.config_hash.isin(keys)]
     if timed.empty:
         return
-    rates = timed.groupby("config_hash").tokens_per_s.median()
-    best = timed[timed.config_hash == rates.idxmax()]
+    rates = timed.groupby(RESULT).tokens_per_s.median()
+    best = timed.set_index(RESULT, drop=False).loc[[rates.idxmax()]]
     peak = best.peak_memory_bytes.max()
     memory = "" if pd.isna(peak) else f", peak {peak / 2**20:,.0f} MiB"
     first = "the fastest, " if len(rates) > 1 else ""

@@ -81,13 +81,16 @@ def _pieces(
 
 def _words(values: Sequence[set[Any]], every: set[Split], splits: Sequence[str]) -> str:
     """The axes that are narrower here than in `every`."""
-    plain, zero = [], ""
+    plain, last = [], []
     for i, name in enumerate(splits):
         if values[i] == {split[i] for split in every}:
             continue
         text = listed(text_of(value) for value in sorted(values[i], key=natural))
         if name == "zero":
-            zero = f"with ZeRO {text}"
+            last.append(f"with ZeRO {text}")
+        elif name == "variant":
+            words = listed(str(value) for value in values[i] if value)
+            last.append(f"({words})" if words else "(the other)")
         elif len(values[i]) == 1 or not (name == "dp" and "sp" in splits):
             plain.append(f"{name}={text}")  # several dp follow from several sp
-    return " ".join(part for part in (f"at {', '.join(plain)}" if plain else "", zero) if part)
+    return " ".join([*([f"at {', '.join(plain)}"] if plain else []), *last])

@@ -55,6 +55,8 @@ class Rows:
     results: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in RESULTS})
     axes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Axes of each configuration, by its hash."""
+    configs: dict[str, Content] = field(default_factory=dict)
+    """The configurations themselves."""
     lines: int = 0
     skipped: list[tuple[int, str]] = field(default_factory=list)
     """Number of a line that is no record, from 1, and why."""
@@ -73,6 +75,7 @@ def read(folder: Path) -> tuple[Rows, list[str]]:
         skipped += [f"{name}, line {every.lines + number}: {why}" for number, why in rows.skipped]
         every.lines += rows.lines
         every.axes.update(rows.axes)
+        every.configs.update(rows.configs)
         for column, values in rows.results.items():
             every.results[column] += values
     if not every.results["trial_id"]:
@@ -99,12 +102,15 @@ def lines_of(part: Part, rows: Rows) -> Iterator[Line]:
                     rows.skipped.append((rows.lines, unreadable(version)))
                     continue
                 key = content["config_hash"]
+                if not isinstance(key, str):
+                    raise TypeError(key)
                 axes = rows.axes.get(key) or axes_of(content["config"])
                 line = Line(content, results_of(content, axes))
             except NOT_A_RECORD:
                 rows.skipped.append((rows.lines, "truncated or not a record"))
             else:
-                rows.axes[key] = axes
+                if key not in rows.axes:
+                    rows.axes[key], rows.configs[key] = axes, content["config"]
                 yield line
 
 

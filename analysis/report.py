@@ -23,8 +23,9 @@ from analysis.execution import execute
 from analysis.figures.display import html_table
 from analysis.frame import load
 from analysis.headline import headline
+from analysis.identities import RESULT
 from analysis.reading import AnalysisError
-from analysis.table import clipped, closing_line, marks, readable
+from analysis.table import clipped, closing_line, marks, readable, variant_notes
 
 HERE = Path(__file__).resolve().parent
 FILE_NAME = "report.html"
@@ -32,13 +33,19 @@ MOST_LINES = 200
 """Noisy trials and skipped lines that are named one by one."""
 
 
-def write(folder: Path, output: Path | None = None) -> Path:
+def write(
+    folder: Path,
+    output: Path | None = None,
+    frame: pd.DataFrame | None = None,
+) -> Path:
     """Write the report on a results folder; returns the file, RESULTS/report.html by default.
 
+    `frame` is what `analysis.frame.load` returned, where the caller has it already.
     Raises AnalysisError for a folder without records and for an output that cannot be written.
     """
-    frame = load(folder)
-    page = render(folder, frame, execute_all(folder, sections.notebooks(frame)))
+    frame = load(folder) if frame is None else frame
+    across = bool(frame.attrs["joined_machines"])
+    page = render(folder, frame, execute_all(folder, sections.notebooks(frame), across))
     path = output or folder / FILE_NAME
     try:
         path.write_text(page, encoding="utf-8")
@@ -48,10 +55,13 @@ def write(folder: Path, output: Path | None = None) -> Path:
     return path
 
 
-def execute_all(folder: Path, names: Sequence[str] = sections.GENERAL) -> list[NotebookNode]:
+def execute_all(
+    folder: Path, names: Sequence[str] = sections.GENERAL, across_machines: bool = False
+) -> list[NotebookNode]:
     """The notebooks `names`, executed, in the order of the report."""
     paths = [HERE / "notebooks" / f"{name}.ipynb" for name in names]
-    return execute(paths, {"results": str(folder.absolute())})
+    parameters = {"results": str(folder.absolute()), "across_machines": across_machines}
+    return execute(paths, parameters)
 
 
 def render(folder: Path, frame: pd.DataFrame, notebooks: Sequence[NotebookNode]) -> str:
@@ -108,7 +118,8 @@ def cautions(frame: pd.DataFrame) -> list[str]:
     if noisy:
         found.append(f"Noisy: during {noisy:,} of {len(frame):,} trials the machine was not quiet.")
     found += [f"{line}." for line in conditions.imports(frame)]
-    rounds = frame[frame.step_s.notna()].groupby("config_hash")["round"].nunique()
+    found += [f"{line}." for line in variant_notes(frame)]
+    rounds = frame[frame.step_s.notna()].groupby(RESULT).size()
     if len(rounds) and rounds.min() < 3:
         found.append(f"Some configurations have only {rounds.min()} round: no verdict on these.")
     if frame.attrs["skipped"]:
@@ -118,9 +129,11 @@ def cautions(frame: pd.DataFrame) -> list[str]:
 
 def method(frame: pd.DataFrame) -> list[str]:
     """How it was measured, a sentence each."""
-    rounds = frame.groupby("config_hash")["round"].nunique()
+    rounds = frame.groupby(RESULT).size()
+    results = f" ({len(rounds):,} results)" if len(rounds) > frame.config_hash.nunique() else ""
     return [
-        f"{len(frame):,} trials of {len(rounds):,} configurations, {_range(rounds)} rounds. "
+        f"{len(frame):,} trials of {frame.config_hash.nunique():,} configurations{results}, "
+        f"{_range(rounds)} rounds. "
         "A round runs every configuration once, in fresh processes and in an order of its own, "
         "so that a drift of the machine hits all alike.",
         f"{_range(frame.warmup_steps)} warm-up steps{_longer(frame)}, then {_range(frame.steps)} "

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.columns import AXES
+from analysis.columns import AXES, is_axis
 from analysis.comparison import Pair, Selector
 from analysis.reading import AnalysisError
 from analysis.table import natural, varying_axes
@@ -72,7 +72,7 @@ def find(frame: pd.DataFrame, selector: Selector) -> pd.DataFrame:
 
 def axes_in(frame: pd.DataFrame) -> list[str]:
     """The axes that a frame has, those of the free dictionaries last."""
-    free = [name for name in frame if name.startswith(("deepspeed.", "options."))]
+    free = [name for name in frame if name not in AXES and is_axis(name)]
     return [*(name for name in AXES if name in frame), *free]
 
 

@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from analysis import sketch_words
-from analysis.comparison import NO_NUMBER, NOT_VALID, Comparison, Effect, Point, Selector, Side
+from analysis.comparison import (
+    NO_NUMBER,
+    NOT_PAIRED,
+    NOT_VALID,
+    Comparison,
+    Effect,
+    Point,
+    Selector,
+    Side,
+)
 from analysis.gradients import WRONG
 from analysis.places import where
 from analysis.pooling import Counted
@@ -17,7 +26,7 @@ from analysis.wording import marked
 
 Key = TypeVar("Key")
 _NAMED = ("environment", "loss")
-_ORDER = (FASTER, SLOWER, NO_DIFFERENCE, TOO_FEW, NOT_VALID, NO_NUMBER)
+_ORDER = (FASTER, SLOWER, NO_DIFFERENCE, TOO_FEW, NOT_VALID, NOT_PAIRED, NO_NUMBER)
 
 
 class Names(NamedTuple):
@@ -29,7 +38,7 @@ class Names(NamedTuple):
 
 def sentences(comparison: Comparison) -> list[str]:
     """The answer in sentences: speed, failures, gradients, and what limits them."""
-    parts = (_definition, _speed, _overall, _failures, _gradients, _sketches, _limits)
+    parts = (_definition, _speed, _apart, _overall, _failures, _gradients, _sketches, _limits)
     return [one[:1].upper() + one[1:] for part in parts for one in part(comparison)]
 
 
@@ -100,7 +109,11 @@ def _kind(point: Point) -> tuple[str, bool, bool]:
     """What a sentence says of all its points: the verdict, whether rounds are dependent, and
     whether what is faster has a wrong gradient.
     """
-    dependent = point.ratio.dependent and point.verdict not in (NO_NUMBER, NOT_VALID)
+    dependent = point.ratio.dependent and point.verdict not in (
+        NO_NUMBER,
+        NOT_PAIRED,
+        NOT_VALID,
+    )
     wrong = point.verdict == FASTER and point.candidate.gradients.kind == WRONG
     return point.verdict, dependent, wrong
 
@@ -120,6 +133,16 @@ def _verdict_words(comparison: Comparison, verdict: str, ratios: Sequence[Ratio]
     if verdict == NOT_VALID:
         return "ranks shared GPUs, so the times are no measure and there is no verdict"
     return ""
+
+
+def _apart(comparison: Comparison) -> Iterator[str]:
+    """Which points are no pair, and why."""
+    for why, place, _ in _grouped(comparison, lambda point: point.apart):
+        if why:
+            yield f"{place}the sides are not paired: {why}."
+    if comparison.left_out:
+        points = "1 point is" if comparison.left_out == 1 else f"{comparison.left_out} points are"
+        yield f"{points} of other code, versions or machines, and not in the overall ratio."
 
 
 def _times(ratios: Sequence[Ratio], inverse: bool) -> str:
@@ -278,6 +301,7 @@ def _scaled(scale: str) -> str:
 
 def _limits(comparison: Comparison) -> Iterator[str]:
     """What a reader must know before using the numbers."""
+    yield from (f"{line}." for line in comparison.cautions)
     sides = [side for point in comparison.points for side in (point.baseline, point.candidate)]
     if any(side.emulated for side in sides):
         yield (

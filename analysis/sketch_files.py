@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.identities import Sample, samples_of
 from analysis.sketches import ROUNDOFF, UNKNOWN, Sketch, SketchComparison, compare_sketches
 
 READABLE_VERSION = 1
@@ -60,9 +61,9 @@ def of_sides(
     return compare_files(Path(folder, first), Path(folder, second))
 
 
-def _by_round(trials: pd.DataFrame) -> dict[int, str]:
+def _by_round(trials: pd.DataFrame) -> dict[Sample, str]:
     sketched = trials[trials.sketch.notna()]
-    return dict(zip(sketched["round"].tolist(), sketched.sketch.tolist(), strict=True))
+    return dict(zip(samples_of(sketched), sketched.sketch.tolist(), strict=True))
 
 
 def _parsed(file: Any) -> Sketch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -13,14 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import conditions, references
-from analysis.columns import AXES
+from analysis.columns import AXES, is_axis
 from analysis.gradients import gradients_of
+from analysis.identities import RESULT, cautions
 from analysis.statistics import figure_of_rounds
 from analysis.wording import marked
 from bench.record import MODE_MARKS
 from bench.verdicts import SIGN, STYLE
 
-METHODS = ("comm", "environment", "attention", "loss")
+METHODS = ("comm", "environment", "attention", "loss", "variant")
 """Axes that are compared at a point; the others say which point it is."""
 
 STYLES = {
@@ -38,6 +39,11 @@ MODES = {
 }
 """What a mark beside a verdict means."""
 
+VARIANT = "variant"
+VARIANT_MEANING = (
+    "variant: results of one configuration that may not be joined: by other code, other versions "
+    "or another class of machine; the latest last"
+)
 RIGHT = ("tokens/s", "interval", "noisy")
 WRAPPED = "gradient or failure"
 """The one column that may take several lines."""
@@ -51,24 +57,21 @@ GAP = 1
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration of `analysis.frame.load`'s frame, sorted by its axes.
+    """One row per result of `analysis.frame.load`'s frame, sorted by its axes.
 
-    Columns: `config_hash`; the axes that vary within the folder (`config`, the start of the
-    hash, where they do not tell all configurations apart); `statuses` over the rounds (`ok 3`);
+    Columns: `config_hash`; the axes that vary within the folder; `variant`, where a configuration
+    has several results; `statuses` over the rounds (`ok 3`);
     `rounds` that have a time; `tokens_per_s` [tokens/s], the median over rounds, with
     `tokens_per_s_low`, `tokens_per_s_high` and the confidence `level` of that interval;
     `peak_memory_bytes` and `late_imports`, the maximum over rounds; `gradient` (verdict and
     scale), its `fault` (`×2`; empty where nothing is known to be wrong) and `failure`;
     `noisy` trials; `emulated`, `timings_valid`.
     """
-    axes = varying_axes(frame)
-    rows = [_row(config_hash, group, axes) for config_hash, group in frame.groupby("config_hash")]
+    axes = row_axes(frame)
+    rows = [_row(config_hash, group, axes) for (config_hash, _), group in frame.groupby(RESULT)]
     table = pd.DataFrame(rows)
-    if table.duplicated(axes).any() if axes else len(table) > 1:
-        table.insert(1 + len(axes), "config", table.config_hash.str[:8])
-        axes = [*axes, "config"]
     if axes:
-        table = table.sort_values(axes, key=lambda column: column.map(natural))
+        table = table.sort_values(axes, key=in_order(frame))
     return table.reset_index(drop=True)
 
 
@@ -77,7 +80,7 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
 
     Sizes that follow from the model's name are left out.
     """
-    free = [name for name in frame if name.startswith(("deepspeed.", "options."))]
+    free = [name for name in frame if name not in AXES and is_axis(name)]
     chosen: list[str] = []
     for name in (*AXES, *free):
         if frame[name].nunique(dropna=False) == 1:
@@ -89,16 +92,32 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
     return chosen
 
 
+def row_axes(frame: pd.DataFrame) -> list[str]:
+    """What tells the results of a frame apart: the axes that vary, and `variant` where it says."""
+    several = [VARIANT] if (frame[VARIANT] != "").any() else []
+    return [*varying_axes(frame), *several]
+
+
+def in_order(frame: pd.DataFrame) -> Callable[[pd.Series], pd.Series]:
+    """The key by which columns are sorted: naturally, but variants by when they last ran."""
+    last = frame.groupby(VARIANT).started.max()
+    rank = {name: index for index, name in enumerate(last.sort_values(kind="stable").index)}
+
+    def key(column: pd.Series) -> pd.Series:
+        return column.map(rank if column.name == VARIANT else natural)
+
+    return key
+
+
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """`summary` as people read it: a frame of text, numbers of a column with equal decimals."""
-    table = summary(frame)
-    return _cells(table, [name for name in (*varying_axes(frame), "config") if name in table])
+    return _cells(summary(frame), row_axes(frame))
 
 
 def render(frame: pd.DataFrame, console: Console) -> None:
     """Print the summary table of `analysis.frame.load`'s frame, its legend and the closing line."""
     table = summary(frame)
-    axes = [name for name in (*varying_axes(frame), "config") if name in table]
+    axes = row_axes(frame)
     console.print(constants(frame), style="dim", highlight=False)
     cells = _cells(table, axes)
     if sum(_widths(cells)) + GAP * (len(list(cells)) - 1) <= console.width:
@@ -282,6 +301,7 @@ def _legend(frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     if table.rounds.any():
         lines.append(_rounds_line(table[table.rounds > 0]))
     lines += reasons(frame)
+    lines += variant_notes(frame)
     emulated = sorted(frame[frame.emulated].comm.unique())
     for name in emulated:
         lines.append(f"comm {name}: torch's NCCL code path emulated on gloo")
@@ -314,6 +334,12 @@ def clipped(frame: pd.DataFrame) -> list[str]:
             f"{len(frame):,} to norm {threshold:g}, and the optimizer consumed {factors} of them"
         )
     return lines
+
+
+def variant_notes(frame: pd.DataFrame) -> list[str]:
+    """What the column `variant` means, where there is one, and what was put together."""
+    lines = [VARIANT_MEANING] if VARIANT in row_axes(frame) else []
+    return lines + cautions(frame)
 
 
 def marks(frame: pd.DataFrame) -> list[str]:

@@ -21,6 +21,7 @@ from bench.cli_doctor import doctor
 from bench.cli_environments import environments
 from bench.cli_errors import one_line
 from bench.cli_predict import predict
+from bench.cli_reading import AcrossMachines, loaded
 from bench.cli_selfcheck import selfcheck
 from bench.cli_sketch import sketch
 from bench.cli_trace import trace
@@ -81,6 +82,7 @@ def show(
     failures: Annotated[
         bool, typer.Option("--failures", help="What failed instead, with tracebacks and logs.")
     ] = False,
+    across_machines: AcrossMachines = False,
 ) -> None:
     """Show the answer and the table of a results folder.
 
@@ -89,7 +91,7 @@ def show(
     if failures:
         cli_show.failures(results)
     else:
-        cli_show.answer(results)
+        cli_show.answer(results, across_machines=across_machines)
 
 
 @app.command()
@@ -108,7 +110,7 @@ def export(
     from analysis.frame import AnalysisError
 
     with one_line(AnalysisError, OSError):
-        typer.echo(write(results, to.value, output))
+        typer.echo(write(results, to.value, output, loaded(results)))
 
 
 @app.command()
@@ -118,12 +120,13 @@ def report(
         Optional[Path],
         typer.Option("--output", "-o", help="File; default: report.html in RESULTS."),
     ] = None,
+    across_machines: AcrossMachines = False,
 ) -> None:
     """Make one HTML file that needs no network: the answer, figures, tables, failures, versions.
 
     Example: spbench report results/quick
     """
-    cli_show.report(results, output)
+    cli_show.report(results, output, across_machines=across_machines)
 
 
 def main() -> None:

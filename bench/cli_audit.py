@@ -10,6 +10,7 @@ import typer
 
 from bench.cli_errors import one_line
 from bench.cli_gates import refuse
+from bench.cli_reading import loaded
 
 
 class AuditFormat(str, Enum):
@@ -47,12 +48,12 @@ def audit(
     Example: spbench audit results/gradient_audit --fail-if-wrong
     """
     from analysis.audit_table import show
-    from analysis.frame import AnalysisError, load
+    from analysis.frame import AnalysisError
     from analysis.gate import Gates
     from analysis.gate_export import as_github, as_junit, suite_of_trials
 
     with one_line(AnalysisError):
-        frame = load(results)
+        frame = loaded(results)
         trained = frame[frame.scenario == "train"]
         if trained.empty:
             raise AnalysisError(

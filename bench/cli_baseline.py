@@ -9,6 +9,7 @@ import typer
 
 from bench.cli_errors import one_line
 from bench.cli_gates import FAILED, share
+from bench.cli_reading import loaded
 
 baseline = typer.Typer(
     help="Golden values of a sweep in a file: times, peaks and gradients that must come again.\n\n"
@@ -37,14 +38,15 @@ def write(
     Example: spbench baseline write golden.yaml results/quick --time-tolerance 10%
     """
     from analysis import golden
-    from analysis.frame import AnalysisError, load
+    from analysis.frame import AnalysisError
+    from analysis.identities import latest
 
     with one_line(AnalysisError):
         tolerances = {
             "tokens_per_s": share("--time-tolerance", time_tolerance) or 0.0,
             "peak_memory": share("--memory-tolerance", memory_tolerance) or 0.0,
         }
-        content = golden.golden(load(_folder(results, "quick")), tolerances)
+        content = golden.golden(latest(loaded(_folder(results, "quick"))), tolerances)
         golden.write(file, content)
     typer.echo(f"{len(content['points'])} points: {file}")
 
@@ -59,12 +61,13 @@ def check(file: File, results: Results = None) -> None:
     Example: spbench baseline check golden.yaml results/quick
     """
     from analysis import golden
-    from analysis.frame import AnalysisError, load
+    from analysis.frame import AnalysisError
+    from analysis.identities import latest
 
     with one_line(AnalysisError):
         expected = golden.read(file)
         folder = _folder(results, expected["experiment"] or "quick")
-        found = golden.check(expected, load(folder))
+        found = golden.check(expected, latest(loaded(folder)))
     for note in found.notes:
         typer.echo(f"note: {note.line}")
     for difference in found.differences:

@@ -10,6 +10,7 @@ import typer
 
 from bench.cli_errors import one_line
 from bench.cli_gates import refuse, share
+from bench.cli_reading import AcrossMachines, loaded
 
 
 class ComparisonFormat(str, Enum):
@@ -71,6 +72,7 @@ def compare(
         bool,
         typer.Option("--allow-unchecked", help="Let gradients pass that were not compared."),
     ] = False,
+    across_machines: AcrossMachines = False,
 ) -> None:
     """Compare two sides, point by point: speed, phases, memory, gradients, and what follows.
 
@@ -82,7 +84,7 @@ def compare(
     """
     from analysis.compare import comparisons
     from analysis.comparison_table import show
-    from analysis.frame import AnalysisError, load
+    from analysis.frame import AnalysisError
     from analysis.gate import Gates
     from analysis.gate_export import as_github, as_junit, suite_of
 
@@ -96,8 +98,11 @@ def compare(
             error=fail_on_error,
             allow_unchecked=allow_unchecked,
         )
-        before = load(baseline_results) if baseline_results is not None else None
-        found = comparisons(load(results), baseline, candidate, matters, before)
+        before = None
+        if baseline_results is not None:
+            before = loaded(baseline_results, across_machines)
+        frame = loaded(results, across_machines)
+        found = comparisons(frame, baseline, candidate, matters, before)
     suites = [suite_of(one, gates) for one in found]
     if to is ComparisonFormat.GITHUB:
         typer.echo(as_github(suites))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from bench.cli_errors import one_line
+from bench.cli_reading import loaded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,9 +99,9 @@ def predict(
             dtype=chosen.value,
             errors=published_errors(),
         )
-        fitted, impossible = None, list[str]()
+        fitted, impossible, skipped = None, list[str](), list[str]()
         if results is not None:
-            fitted, setting, impossible = _fitted(results, setting)
+            fitted, setting, impossible, skipped = _fitted(results, setting)
         splits = predict_splits(setting)
     try:
         recommendation, refusal = recommend(setting, splits), None
@@ -108,7 +109,13 @@ def predict(
         recommendation, refusal = None, str(nothing)
     if to is PredictionFormat.JSON:
         typer.echo(
-            json.dumps(as_json(setting, splits, recommendation, fitted, impossible), indent=2)
+            json.dumps(
+                {
+                    **as_json(setting, splits, recommendation, fitted, impossible),
+                    "skipped": skipped,
+                },
+                indent=2,
+            )
         )
     else:
         console = Console()
@@ -152,19 +159,24 @@ def _cluster(name: str, gpus: int, remeasure: bool) -> ClusterSpec:
     return ClusterSpec(cluster=this_machine(gpus, remeasure), assumed=Efficiencies())
 
 
-def _fitted(results: Path, setting: Setting) -> tuple[Fit, Setting, list[str]]:
-    """What the trials of a folder say of the cluster, and which of them cannot be."""
+def _fitted(results: Path, setting: Setting) -> tuple[Fit, Setting, list[str], list[str]]:
+    """What the trials of a folder say of the cluster, which of them cannot be, lines not read."""
     from dataclasses import replace
 
-    from analysis.frame import load
     from analysis.prediction.checks import objections, refuse_unlike
     from analysis.prediction.errors import fitted_errors
     from analysis.prediction.files import THIS_MACHINE
-    from analysis.prediction.fit import fit, points_of
+    from analysis.prediction.fit import earlier, fit, points_of
 
     cluster = setting.cluster
-    frame = load(results)
-    recorded = points_of(frame)
+    frame = loaded(results)
+    recorded, others = points_of(frame), earlier(frame)
+    if others:
+        typer.echo(
+            f"note: {others:,} results of {results} are left out: there are later ones of the same "
+            "configurations, by other code or versions",
+            err=True,
+        )
     if cluster.name != THIS_MACHINE and "nccl" not in set(frame.comm):
         typer.echo(
             f"note: no trial of {results} ran on GPUs; its efficiencies are not those of "
@@ -175,7 +187,7 @@ def _fitted(results: Path, setting: Setting) -> tuple[Fit, Setting, list[str]]:
     refuse_unlike(made, str(results))
     errors = fitted_errors(made, recorded, setting)
     known = replace(setting, efficiencies=made.efficiencies(setting.zero), errors=errors)
-    return made, known, objections(recorded, cluster)
+    return made, known, objections(recorded, cluster), frame.attrs["skipped"]
 
 
 def this_machine(ranks: int, remeasure: bool = False) -> Cluster:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import typer
 
 from bench.cli_errors import one_line
 from bench.cli_predict import contradictions
+from bench.cli_reading import loaded
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INTERRUPTED = 130
 
 
-def answer(folder: Path, again: Sequence[str] = ()) -> None:
-    """Print what a person acts on, then the tables.
+def answer(folder: Path, again: Sequence[str] = (), across_machines: bool = False) -> pd.DataFrame:
+    """Print what a person acts on, then the tables; returns what was read.
 
     `again` is the command that made the folder, where it is known.
     """
@@ -23,12 +27,12 @@ def answer(folder: Path, again: Sequence[str] = ()) -> None:
 
     from analysis import audit_table, sections, table
     from analysis.audit import is_audit
-    from analysis.frame import AnalysisError, load
+    from analysis.frame import AnalysisError
     from analysis.headline import headline, render
 
     console = Console()
     with one_line(AnalysisError):
-        frame = load(folder)
+        frame = loaded(folder, across_machines)
         render(headline(folder, frame, again), console)
         found = sections.found(frame)
         rest = frame[~frame.scenario.isin(found)]
@@ -38,19 +42,19 @@ def answer(folder: Path, again: Sequence[str] = ()) -> None:
             section.show(folder, frame[frame.scenario == scenario], console)
         for text in contradictions(frame):
             console.print(f"Impossible on this machine: {text}.", highlight=False)
+    return frame
 
 
-def comparisons_in_words(folder: Path) -> None:
-    """Tell what the natural comparisons of a folder say."""
+def comparisons_in_words(folder: Path, frame: pd.DataFrame) -> None:
+    """Tell what the natural comparisons of a folder say; `frame` is what was read of it."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
     from analysis.answers import all_answers
-    from analysis.frame import load
 
     console = Console()
-    for one in all_answers(folder, load(folder)):
+    for one in all_answers(folder, frame):
         typer.echo(f"\n{one.sides}:")
         for sentence in one.sentences:
             if console.is_terminal:  # lines break between words there
@@ -62,10 +66,10 @@ def comparisons_in_words(folder: Path) -> None:
 def failures(folder: Path) -> None:
     """Print every way in which trials failed, with its trials, tracebacks and logs."""
     from analysis.evidence import gather
-    from analysis.frame import AnalysisError, load
+    from analysis.frame import AnalysisError
 
     with one_line(AnalysisError):
-        frame = load(folder)
+        frame = loaded(folder)
         found = gather(folder, frame).failures
     for failure in found:
         trials = "trial" if failure.count == 1 else "trials"
@@ -84,8 +88,13 @@ def failures(folder: Path) -> None:
         typer.echo("every trial is ok")
 
 
-def report(folder: Path, output: Optional[Path]) -> None:
-    """Make the report and say where it is."""
+def report(
+    folder: Path,
+    output: Optional[Path],
+    frame: Optional[pd.DataFrame] = None,
+    across_machines: bool = False,
+) -> None:
+    """Make the report and say where it is; `frame` is what was read of the folder already."""
     from rich.console import Console
 
     from analysis.frame import AnalysisError
@@ -93,8 +102,10 @@ def report(folder: Path, output: Optional[Path]) -> None:
     with one_line(AnalysisError), Console().status("making the report"):
         from analysis.report import write
 
+        if frame is None:
+            frame = loaded(folder, across_machines)
         try:
-            path = write(folder, output)
+            path = write(folder, output, frame)
         except KeyboardInterrupt:
             typer.echo("interrupted; no report was made", err=True)
             raise typer.Exit(INTERRUPTED) from None

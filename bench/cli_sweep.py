@@ -74,11 +74,11 @@ def sweep(
             typer.echo("interrupted; records are complete, the same command resumes", err=True)
             raise typer.Exit(INTERRUPTED) from None
     if run.folder is not None:
-        answer(run.folder, overrides or [])
-        comparisons_in_words(run.folder)
+        frame = answer(run.folder, overrides or [])
+        comparisons_in_words(run.folder, frame)
         typer.echo(f"records: {run.folder}")
         if run.report:
-            report(run.folder, None)
+            report(run.folder, None, frame)
         _end(run, run.folder, gates, allow_unchecked)
 
 
@@ -99,10 +99,11 @@ def _end(run: Run, folder: Path, names: frozenset[str], allow_unchecked: bool) -
     """Exit code 1 where nothing ran ok, or where a gate has something against the trials."""
     from analysis.frame import load
     from analysis.gate import Gates, objections_to
+    from analysis.identities import latest
 
     if run.summary is None:  # a launcher ran the trials elsewhere
         return
-    frame = load(folder)
+    frame = latest(load(folder))
     frame = frame[frame.config_hash.isin(run.hashes)]
     gates = Gates(wrong="wrong" in names, error="error" in names, allow_unchecked=allow_unchecked)
     found = objections_to(frame, gates, GATES) if gates else []

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from bench.cli_errors import one_line
+from bench.cli_reading import loaded
 
 
 def trace(
@@ -28,4 +29,4 @@ def trace(
     from analysis.frame import AnalysisError
 
     with one_line(AnalysisError):
-        show(results, one(results, trial), Console())
+        show(results, one(results, trial, loaded(results)), Console())

@@ -32,7 +32,7 @@ def test_the_matrix_in_three_formats(
     assert main(monkeypatch, "audit", str(tmp_path), "--format", "markdown") == 0
     assert "| all_gather | sp=2 dp=2 | ragged | ×2 | ×1 |" in capsys.readouterr().out
     assert main(monkeypatch, "audit", str(tmp_path), "--format", "json") == 0
-    assert [case["text"] for case in json.loads(capsys.readouterr().out)] == ["×2", "×1"]
+    assert [case["text"] for case in json.loads(capsys.readouterr().out)["cells"]] == ["×2", "×1"]
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["no records", "no training"])

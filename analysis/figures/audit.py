@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.audit import Facet, facets, sentences
+from analysis.audit import Facet, facets, named, sentences
 from analysis.audit_table import emulation, header, heading
 from analysis.audit_table import notes as failures
 from analysis.figures.style import (
@@ -23,7 +23,7 @@ from analysis.figures.style import (
     tile,
     wrapped,
 )
-from analysis.table import NOT_COMPARED, marks, reasons
+from analysis.table import NOT_COMPARED, marks, reasons, variant_notes
 
 MAX_FACETS, MAX_ROWS = 6, 40
 ROW_INCHES = 0.24
@@ -58,7 +58,12 @@ def gradient_matrix(frame: pd.DataFrame) -> Figure:
         _panel(ax, facet)
     kinds = {cell.kind for facet in shown for row in facet.rows for cell in row.cells}
     legend = [_patch(kind) for kind in MEANING if kind in kinds]
-    notes = [f"{line}." for line in (*marks(frame), *emulation(frame))]
+    above = (
+        *(one for facet in shown for one in named(facet)),
+        *marks(frame),
+        *variant_notes(frame),
+    )
+    notes = [f"{line}." for line in dict.fromkeys((*above, *emulation(frame)))]
     notes += [
         f"{note}." if note.startswith(NOT_COMPARED) else f"Failed: {note}."
         for facet in shown

@@ -18,7 +18,7 @@ from analysis.figures.style import (
     styled,
     wrapped,
 )
-from analysis.table import natural, varying_axes
+from analysis.table import in_order, row_axes
 from analysis.wording import span
 
 CATEGORY_COLOURS = {
@@ -133,15 +133,15 @@ def overlap_table(frame: pd.DataFrame, overlap: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ordered(trials: pd.DataFrame) -> pd.DataFrame:
-    axes = varying_axes(trials) if len(trials) else []
-    return trials.sort_values([*axes, "round"], key=lambda column: column.map(natural))
+    axes = row_axes(trials) if len(trials) else []
+    return trials.sort_values([*axes, "hostname", "round"], key=in_order(trials))
 
 
 def _names(trials: pd.DataFrame) -> dict[str, str]:
     """What tells each trial from the others: `sp=2 zero=1`."""
-    axes = varying_axes(trials) if len(trials) else []
+    axes = row_axes(trials) if len(trials) else []
     axes = [name for name in axes if name != "dp" or "sp" not in axes]
-    axes += ["round"] if trials["round"].nunique() > 1 else []
+    axes += [name for name in ("hostname", "round") if trials[name].nunique() > 1]
     return {
         row["trial_id"]: " ".join(f"{name.rpartition('.')[2]}={row[name]}" for name in axes)
         or str(row["trial_id"])

@@ -69,7 +69,7 @@ def memory_components(attempts: pd.DataFrame) -> Figure:
     """
     if attempts.empty:
         return blank("No peak memory", "No attempt of a search for the longest sequence trained.")
-    shown = attempts.sort_values(["sp", "seq_len"], kind="stable").head(MAX_BARS)
+    shown = attempts.sort_values(["line", "sp", "seq_len"], kind="stable").head(MAX_BARS)
     figure, [axes] = grid(1, [3.0])
     places = list(range(len(shown)))
     bottom = pd.Series(0.0, index=shown.index)
@@ -80,7 +80,9 @@ def memory_components(attempts: pd.DataFrame) -> Figure:
     axes.plot(
         places, shown.measured / MIB, "k_", markersize=16, markeredgewidth=2.0, linestyle="none"
     )
-    names = [f"sp={row.sp}\n{row.seq_len:,}" for row in shown.itertuples()]
+    lines = list(dict.fromkeys(shown.line))
+    marks = {line: f"\n({chr(97 + index)})" for index, line in enumerate(lines) if len(lines) > 1}
+    names = [f"sp={row.sp}\n{row.seq_len:,}{marks.get(row.line, '')}" for row in shown.itertuples()]
     axes.set_xticks(places, names, fontsize=7)
     axes.set_ylabel("peak memory per rank [MiB]")
     predicted = shown[list(COMPONENT_COLOURS)].sum(axis=1)
@@ -92,10 +94,12 @@ def memory_components(attempts: pd.DataFrame) -> Figure:
         Line2D([], [], color="black", marker="_", linestyle="none", label="measured peak")
     )
     notes = ["Bars: what theory expects at the moment of a step at which memory is highest."]
+    notes += [f"{mark.strip()} {line}." for line, mark in marks.items()]
     if len(attempts) > len(shown):
         notes.append(f"{len(shown)} of {len(attempts)} attempts are shown.")
     spoken = [
-        f"sp={row.sp}, {row.seq_len:,} tokens: predicted {total / MIB:,.0f} MiB, "
+        f"{f'{row.line}, ' if marks else ''}sp={row.sp}, {row.seq_len:,} tokens: "
+        f"predicted {total / MIB:,.0f} MiB, "
         f"measured {row.measured / MIB:,.0f} MiB"
         for row, total in zip(shown.itertuples(), predicted, strict=True)
     ]
@@ -104,10 +108,10 @@ def memory_components(attempts: pd.DataFrame) -> Figure:
 
 
 def _line(axes: Axes, part: pd.DataFrame, colour: str) -> None:
-    """One line of the frontier: the median over rounds, and the bracket."""
-    by_sp = part.groupby("sp")[["longest", "shortest_failed", "predicted"]].median(
-        numeric_only=False
-    )
+    """One line of the frontier: the median over rounds (the lower one), and the bracket."""
+    # of an even number of rounds the lower of the two middle ones: a length that was tried
+    columns = part[["longest", "shortest_failed", "predicted"]].astype(float)
+    by_sp = columns.groupby(part.sp).quantile(0.5, interpolation="lower")
     above = (by_sp.shortest_failed.fillna(by_sp.longest) - by_sp.longest).astype(float)
     axes.errorbar(
         by_sp.index,

@@ -10,7 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.compare import compare
-from analysis.comparison import NO_NUMBER, NOT_VALID, Comparison, Point, Selector, Side
+from analysis.comparison import (
+    NO_NUMBER,
+    NOT_PAIRED,
+    NOT_VALID,
+    Comparison,
+    Point,
+    Selector,
+    Side,
+)
 from analysis.figures.style import (
     FAILED_HATCH,
     HATCH,
@@ -89,6 +97,8 @@ def named(selector: Selector) -> str:
 
 def text(point: Point) -> list[str]:
     """What a cell says: ratio, interval and verdict, or why there is no number."""
+    if point.apart and point.verdict == NOT_PAIRED:
+        return [point.verdict, point.apart]
     if point.ratio.value is None or point.verdict in (NO_NUMBER, NOT_VALID):
         sides = (("baseline", point.baseline), ("candidate", point.candidate))
         gone = [f"{name}: {_status(side)}" for name, side in sides if not side.has_number]
@@ -134,7 +144,8 @@ def _status(side: Side) -> str:
 
 
 def _row(point: Point) -> str:
-    return " ".join(f"{k}={v}" for k, v in point.axes.items() if k not in ("seq_len", "world"))
+    told = {"seq_len", *(["world"] if {"sp", "dp"} <= point.axes.keys() else [])}
+    return " ".join(f"{k}={v}" for k, v in point.axes.items() if k not in told)
 
 
 def _column(point: Point, lengths: list[int]) -> int:

@@ -89,9 +89,12 @@ def _recorded(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         model = ModelSpec(**config["model"])
         shape = (config["sp"], config["micro_batch"], config["seq_len"])
         element = DTYPE_BYTES[config["dtype"]]
-        key = (model.name, model.kv_heads, *shape)
+        key = (model.name, model.kv_heads, *shape, config["dtype"], config["attention"])
         found[key] = {
             "name": model.name,
+            "micro_batch": config["micro_batch"],
+            "dtype": config["dtype"],
+            "attention": config["attention"],
             "kv_heads": model.kv_heads,
             "sp": config["sp"],
             "seq_len": config["seq_len"],
@@ -102,7 +105,7 @@ def _recorded(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     if not found:
         return []
     table = pd.DataFrame(found.values())
-    for axis in ("name", "seq_len"):
+    for axis in ("name", "seq_len", "micro_batch", "dtype", "attention"):
         table = table[table[axis] == table[axis].value_counts().index[0]]
     rows: list[dict[str, Any]] = table.sort_values(["sp", "kv_heads"]).to_dict("records")
     return rows

@@ -22,7 +22,8 @@ from analysis.figures.style import (
     tile,
     wrapped,
 )
-from analysis.table import NOT_COMPARED, natural, reasons
+from analysis.identities import RESULT
+from analysis.table import NOT_COMPARED, in_order, natural, reasons
 from analysis.wording import marked
 
 WORST_FIRST = ("wrong", "none", "scaled", "match")
@@ -97,9 +98,8 @@ def gradient_audit(frame: pd.DataFrame) -> Figure:
 def audit(frame: pd.DataFrame) -> dict[tuple[str, str], Cell]:
     """The cell of each side (`torch-2.13 all_gather`) and split (`sp=2 dp=2`), sorted."""
     table = points(frame)
-    place = table.set_index("config_hash")[["panel", "series"]]
-    placed = frame.join(place, on="config_hash")
-    sides = table.sort_values(list(SERIES), key=lambda c: c.map(natural)).series.unique()
+    placed = frame.join(table.set_index(RESULT)[["panel", "series"]], on=RESULT)
+    sides = table.sort_values([*SERIES, "variant"], key=in_order(frame)).series.unique()
     splits = table.sort_values(panel_axes(frame), key=lambda c: c.map(natural)).panel.unique()
     groups = dict(list(placed.groupby(["series", "panel"])))
     return {
@@ -111,12 +111,11 @@ def audit(frame: pd.DataFrame) -> dict[tuple[str, str], Cell]:
 
 
 def gradient_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The audit's numbers as text, a row for each configuration: medians over rounds."""
-    place = points(frame).set_index("config_hash")[["panel", "series"]]
-    placed = frame.join(place, on="config_hash")
+    """The audit's numbers as text, a row for each result: medians over rounds."""
+    groups = dict(list(frame.groupby(RESULT)))
     rows = []
-    for config_hash, order in zip(place.index, place.itertuples(), strict=True):
-        trials = placed[placed.config_hash == config_hash]
+    for order in points(frame).itertuples():
+        trials = groups[order.config_hash, order.variant]
         compared = trials[trials.gradient_verdict.notna()]
         if compared.empty:
             continue

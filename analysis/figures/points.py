@@ -1,4 +1,4 @@
-"""What figures draw: one row per configuration, and how points are named and grouped."""
+"""What figures draw: one row per result, and how points are named and grouped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.style import LINES, MARKERS, MAX_SERIES, colour_of, limited, printable
 from analysis.gradients import UNCHECKED, gradients_of
-from analysis.table import natural, varying_axes
+from analysis.identities import PARTS, RESULT, cautions
+from analysis.table import in_order, natural, varying_axes
 from bench.record import PHASES
 from bench.rounds import figure_of_rounds
 from bench.verdicts import SIGN
@@ -36,11 +37,12 @@ class Look(NamedTuple):
 
 
 def points(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration of `analysis.frame.load`'s frame, sorted by its axes.
+    """One row per result of `analysis.frame.load`'s frame, sorted by its axes.
 
     The axes; `panel`, the axes that vary besides sequence length, environment and loss, as text
-    (`sp=2 dp=2`); `series` (`torch-2.13 all_gather`); each of `OVER_ROUNDS`, the median over
-    rounds, with `_low`, `_high`; `level`, the confidence of these; `rounds` that have a time,
+    (`sp=2 dp=2`); `series` (`torch-2.13 all_gather`, and the variant where there is one); each
+    of `OVER_ROUNDS`, the median over rounds, with `_low`, `_high`; `level`, the confidence of
+    these; `rounds` that have a time,
     and `failed` ones; `peak_memory_bytes`, the maximum; `failure`; `fault`, what is wrong with the
     gradient (`×2`; empty: nothing that is known), and `compared`, whether anybody looked;
     `emulated`, `timings_valid`.
@@ -48,13 +50,14 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     if frame.empty:
         added = ("panel", "series", "failed", "level", "rounds", "fault", "compared")
         return frame.assign(**{name: [] for name in added})
-    rows = [_row(group) for _, group in frame.groupby("config_hash", sort=False)]
+    rows = [_row(group) for _, group in frame.groupby(RESULT, sort=False)]
     table = pd.DataFrame(rows)
+    table.attrs = dict(frame.attrs)
     names = panel_axes(frame)
     table["panel"] = [_named(row, names) for row in table[names].itertuples(index=False)]
-    table["series"] = (table.environment.astype(str) + " " + table.loss.astype(str)).map(printable)
-    order = [*names, "seq_len", *SERIES]
-    return table.sort_values(order, key=lambda c: c.map(natural)).reset_index(drop=True)
+    table["series"] = [_series(*row) for row in table[[*SERIES, "variant"]].itertuples(index=False)]
+    order = [*names, "seq_len", *SERIES, "variant"]
+    return table.sort_values(order, key=in_order(frame)).reset_index(drop=True)
 
 
 def panel_axes(frame: pd.DataFrame) -> list[str]:
@@ -68,13 +71,16 @@ def panel_axes(frame: pd.DataFrame) -> list[str]:
 def looks(table: pd.DataFrame) -> dict[str, Look]:
     """How each series of `points`' table is drawn.
 
-    Colour by loss, line and marker by environment; the newest environment by name is solid.
+    Colour by loss, line and marker by environment and variant; the newest environment by name is
+    solid.
     """
-    environments = sorted(set(table.environment), key=natural, reverse=True)
+    kinds = set(zip(table.environment, table.variant, strict=True))
+    ordered = sorted(kinds, key=lambda one: (natural(one[0]), natural(one[1])), reverse=True)
     chosen = {}
-    series = table.drop_duplicates("series").sort_values(list(SERIES), key=lambda c: c.map(natural))
+    by = [*SERIES, "variant"]
+    series = table.drop_duplicates("series").sort_values(by, key=lambda c: c.map(natural))
     for row in series.itertuples():
-        index = environments.index(row.environment)
+        index = ordered.index((row.environment, row.variant))
         chosen[row.series] = Look(
             row.series,
             colour_of(row.loss, table.loss),
@@ -128,7 +134,7 @@ def chosen_panels(table: pd.DataFrame, most: int = MAX_PANELS) -> tuple[list[str
 
 def caveats(table: pd.DataFrame, timing: bool = True) -> list[str]:
     """Notes that belong below a figure: emulation, invalid timings, failures."""
-    notes = []
+    notes = [f"{line}." for line in cautions(table)]
     if timing and table.emulated.any():
         whose = "All" if table.emulated.all() else _some(table[table.emulated].comm)
         notes.append(f"Hatched: {whose} timings are emulated, torch's NCCL code path on gloo.")
@@ -162,6 +168,7 @@ def interval_note(table: pd.DataFrame) -> list[str]:
 
 def _row(trials: pd.DataFrame) -> dict[str, object]:
     row = trials.iloc[0].to_dict()
+    row.update({part: trials[part].max() for part in PARTS})  # whatever some trial has
     for name in OVER_ROUNDS:
         values = [value for value in trials[name].dropna().tolist() if math.isfinite(value)]
         figure = figure_of_rounds(values) if values else None
@@ -179,6 +186,10 @@ def _row(trials: pd.DataFrame) -> dict[str, object]:
     row["emulated"] = bool(trials.emulated.any())
     row["timings_valid"] = bool(trials.timings_valid.all())
     return row
+
+
+def _series(environment: str, loss: str, variant: str) -> str:
+    return printable(f"{environment} {loss}" + (f" [{variant}]" if variant else ""))
 
 
 def _named(values: Iterable[object], names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from analysis.figures.style import blank, finish, grid, quantity, styled
 from analysis.prediction.checks import UNKNOWN, every_way
-from analysis.prediction.fit import Residual, fit, points_of
+from analysis.prediction.fit import Residual, fit, points_of, refuse_several_machines
 from analysis.prediction.splits import Setting, Split
 from analysis.reading import AnalysisError
 from bench.rounds import median
@@ -83,7 +83,12 @@ def fitted(frame: pd.DataFrame) -> Figure:
 @styled
 def held_out(frame: pd.DataFrame) -> Figure:
     """Predicted over recorded step times [s] of what was left out of the fit."""
-    groups = every_way(points_of(frame), UNKNOWN)
+    points = points_of(frame)
+    try:
+        refuse_several_machines(points)
+    except AnalysisError as error:
+        return blank("Nothing is predicted", f"{error}.")
+    groups = every_way(points, UNKNOWN)
     if not groups:
         return blank(
             "Nothing is predicted",

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 
 from analysis.figures.points import Look, caveats, handle, looks, panel_axes, points, suffixes
 from analysis.figures.style import blank, finish, grid, hatched, nothing_here, styled
+from analysis.identities import RESULT, Sample, disagreement, samples_of
 from analysis.statistics import FEWEST
 from analysis.wording import span
+from bench.identity import Identity
 from bench.rounds import figure_of_rounds
 from bench.theory import model_flops_per_step
 from bench.trial import ModelSpec
@@ -44,7 +46,7 @@ class Efficiency(NamedTuple):
 
 
 def efficiencies(frame: pd.DataFrame, rounds: int = FEWEST) -> list[Efficiency]:
-    """Efficiency of every configuration that has a sibling with fewer ranks.
+    """Efficiency of every result that has a sibling with fewer ranks, of the same code and machine.
 
     Model FLOP/s per rank over that of the sibling with the fewest ranks, by round: the median
     over common rounds and its interval; configurations with fewer than `rounds` of them are left
@@ -58,17 +60,19 @@ def efficiencies(frame: pd.DataFrame, rounds: int = FEWEST) -> list[Efficiency]:
     if timed.empty:
         return []
     speeds = _speeds(frame)
-    found: dict[tuple[str, str], Efficiency] = {}
+    across = bool(frame.attrs.get("joined_machines"))
+    found: dict[tuple[str, str, str], Efficiency] = {}
     for kind, keys in _keys(timed, panel_axes(frame)).items():
         for line, group in timed.assign(line=keys).groupby("line", sort=False):
             group = group.sort_values("world", kind="stable")
             first = group.iloc[0]
             for row in group[group.world > first.world].itertuples():
-                one = _efficiency(
-                    kind, str(line), row, speeds[first.config_hash], speeds, int(first.world)
-                )
+                if disagreement(_identity(first), _identity(row), (), across):
+                    continue
+                base = speeds[first.config_hash, first.variant]
+                one = _efficiency(kind, str(line), row, base, speeds, int(first.world))
                 if one is not None and one.rounds >= rounds:
-                    found.setdefault((kind.partition(" ")[0], row.config_hash), one)
+                    found.setdefault((kind.partition(" ")[0], row.config_hash, row.variant), one)
     return list(found.values())
 
 
@@ -136,17 +140,21 @@ def _keys(timed: pd.DataFrame, panel: list[str]) -> Mapping[str, list[str]]:
     return {"strong": strong, "weak by sequence": longer, "weak by replicas": wider}
 
 
-def _speeds(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """Model FLOP/s per rank of each configuration, by round."""
-    speeds: dict[str, dict[int, float]] = {}
+def _identity(row: Any) -> Identity:
+    return Identity(row.code, row.versions, row.machine_class)
+
+
+def _speeds(frame: pd.DataFrame) -> dict[tuple[str, str], dict[Sample, float]]:
+    """Model FLOP/s per rank of each result, by host and round."""
+    speeds: dict[tuple[str, str], dict[Sample, float]] = {}
     sizes = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab")
-    for config_hash, group in frame[frame.step_s.notna()].groupby("config_hash"):
+    for (config_hash, variant), group in frame[frame.step_s.notna()].groupby(RESULT):
         row = group.iloc[0]
         model = ModelSpec(name="model", **{name: int(row[f"model.{name}"]) for name in sizes})
         shape = (int(row["dp"]), int(row["micro_batch"]), int(row["seq_len"]))
         flops = model_flops_per_step(model, *shape)
         per_rank = flops / group.step_s / int(row["world"])
-        speeds[str(config_hash)] = dict(zip(group["round"], per_rank, strict=True))
+        speeds[str(config_hash), str(variant)] = dict(zip(samples_of(group), per_rank, strict=True))
     return speeds
 
 
@@ -154,12 +162,12 @@ def _efficiency(
     kind: str,
     line: str,
     row: Any,
-    base: dict[int, float],
-    speeds: Mapping[str, dict[int, float]],
+    base: dict[Sample, float],
+    speeds: Mapping[tuple[str, str], dict[Sample, float]],
     fewest: int,
 ) -> Efficiency | None:
-    mine = speeds[row.config_hash]
-    ratios = [mine[round_] / base[round_] for round_ in sorted(mine.keys() & base.keys())]
+    mine = speeds[row.config_hash, row.variant]
+    ratios = [mine[sample] / base[sample] for sample in sorted(mine.keys() & base.keys())]
     ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
     if not ratios:
         return None

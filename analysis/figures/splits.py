@@ -22,26 +22,38 @@ from analysis.figures.style import (
     strike,
     styled,
 )
+from analysis.identities import PARTS
+from analysis.selection import text_of
+from analysis.table import varying_axes
 from bench.theory import tokens_per_second
 
 COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDCC77", "#882255", "#88CCEE")
 """For splits, in the order of sp."""
 ENDS = ("", "_low", "_high")
+_OF_A_SPLIT = ("sp", "dp", "micro_batch", "seq_len")
+"""Axes in which splits with equal steps differ."""
 
 
 def same_tokens(frame: pd.DataFrame) -> pd.DataFrame:
     """`points` of the configurations that differ in their split, at the same tokens a step.
 
     Of `analysis.frame.load`'s frame. Columns `split`, `tokens_per_step` and `gpu_s_per_token`
-    (rank-seconds per token) are added. The most frequent environment, loss aggregation and
-    ZeRO stage are kept.
+    (rank-seconds per token) are added. Of every other axis, and of code, versions and machines,
+    the most frequent value is kept: `attrs["kept"]` names those of the axes that vary.
     """
     table = points(frame)
     if table.empty or table.step_s.isna().all():
+        table.attrs["kept"] = []
         return table.iloc[:0].assign(split=[], tokens_per_step=[], gpu_s_per_token=[])
     table = table[table.step_s.notna()].copy()
-    for axis in ("model", "environment", "loss", "zero", "dtype", "world"):
-        table = table[table[axis] == table[axis].value_counts().index[0]]
+    kept = []
+    axes = [name for name in varying_axes(table) if name not in _OF_A_SPLIT]
+    for axis in [*axes, *PARTS, "variant"]:
+        values = table[axis].map(text_of)
+        most = values.value_counts().index[0]
+        kept += [f"{axis}={most}"] if axis in axes else []
+        table = table[values == most]
+    table.attrs["kept"] = kept
     table["tokens_per_step"] = table.dp * table.micro_batch * table.seq_len
     table["split"] = [f"sp={row.sp} dp={row.dp}" for row in table.itertuples()]
     rates = [
@@ -90,6 +102,7 @@ def splits(frame: pd.DataFrame) -> Figure:
     notes = [
         "Configurations of a sequence length have equal tokens in a step.",
         *wrong_note(table),
+        *([f"Of what was swept: {', '.join(table.attrs['kept'])}."] if table.attrs["kept"] else []),
         *interval_note(table),
         *caveats(table),
     ]

@@ -31,6 +31,7 @@ from analysis.figures.style import (
     styled,
     wrapped,
 )
+from analysis.identities import RESULT
 from analysis.wording import span
 from bench.verdicts import SIGN
 
@@ -144,7 +145,7 @@ def step_times(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     named = table.assign(panel=[f"{r.panel} seq_len={r.seq_len:,}" for r in table.itertuples()])
     panels, left = chosen_panels(named)
     shown = looks(table)
-    steps = steps.merge(named[["config_hash", "panel", "series"]], on="config_hash")
+    steps = steps.merge(named[[*RESULT, "panel", "series"]], on=RESULT)
     figure, axes = grid(len(panels), [2.2] * -(-len(panels) // 2))
     for panel, ax in zip(panels, axes, strict=True):
         part = named[named.panel == panel]
@@ -152,8 +153,8 @@ def step_times(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         ax.set_title(panel)
         if part.emulated.any() or not part.timings_valid.all():
             hatched(ax)
-    medians = steps.groupby(["config_hash", "round"]).ms.median()
-    spread = (medians.groupby("config_hash").max() / medians.groupby("config_hash").min()).max()
+    medians = steps.groupby([*RESULT, "hostname", "round"]).ms.median().groupby(RESULT)
+    spread = (medians.max() / medians.min()).max()
     title = (
         f"From round to round, a configuration's median step varies by up to "
         f"{100 * (spread - 1):.0f} %"
@@ -176,13 +177,16 @@ def step_times(frame: pd.DataFrame, samples: pd.DataFrame) -> Figure:
 
 
 def _steps(frame: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
-    """Measured steps of trials that are ok: config_hash, round, step, ms."""
+    """Measured steps of trials that are ok: `RESULT`, hostname, round, step, ms."""
+    keys = [*RESULT, "hostname", "round", "step"]
     measured = samples[(samples.phase == "step") & ~samples.warmup.astype(bool)]
-    measured = measured[measured.trial_id.isin(frame[frame.step_s.notna()].trial_id)]
+    names = [*RESULT, "hostname", "round"]
+    timed = frame[frame.step_s.notna()][names].fillna({"hostname": ""})
+    measured = measured.astype(dict.fromkeys((*RESULT, "hostname"), "str"))
+    measured = measured.fillna({"hostname": ""}).merge(timed, on=names)
     if measured.empty:
-        return pd.DataFrame({"config_hash": [], "round": [], "step": [], "ms": []})
-    keys = ["config_hash", "round", "step"]
-    steps = measured.astype({"config_hash": str}).groupby(keys).seconds.max() * MS
+        return pd.DataFrame({name: [] for name in (*keys, "ms")})
+    steps = measured.groupby(keys).seconds.max() * MS
     return steps.rename("ms").reset_index()
 
 

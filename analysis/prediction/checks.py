@@ -77,7 +77,9 @@ def objections(points: Sequence[Point], cluster: Cluster) -> list[str]:
     for point in points:
         dp = point.world // point.sp
         name = point.label.replace(f" seq_len={point.seq_len}", "")
-        series.setdefault((name, point.model, point.dtype, point.micro_batch), []).append(
+        series.setdefault(
+            (name, point.model, point.dtype, point.micro_batch, point.machine), []
+        ).append(
             Observation(
                 label=point.label,
                 model=point.model,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from analysis.identities import RESULT
 from analysis.reading import AnalysisError
 from bench.rounds import median
 from bench.theory import Cluster, Efficiencies, StepTime, Work, step_time, work_per_rank
@@ -44,6 +45,8 @@ class Point:
     """The largest distance of a round from the median [s]; unknown of a single round."""
     sent_bytes: float | None = None
     """What a rank was seen to send for gradients and weights; None: as theory says."""
+    machine: str = ""
+    """Class of the machine; empty: not known."""
 
     @property
     def split(self) -> str:
@@ -93,11 +96,12 @@ class Fit:
 
 
 def points_of(frame: pd.DataFrame) -> list[Point]:
-    """The configurations of `analysis.frame.load`'s frame that trained with a valid time."""
-    timed = frame[(frame.status == "ok") & (frame.scenario == "train") & frame.step_s.notna()]
-    timed = timed[timed.timings_valid.astype(bool)]
+    """The configurations of `analysis.frame.load`'s frame that trained with a valid time.
+
+    On each class of machines; of several results there, by other code say, the latest one.
+    """
     found = []
-    for _, group in timed.groupby("config_hash", sort=False):
+    for group in _latest(_timed(frame)):
         row, rounds = group.iloc[0], group.step_s.tolist()
         middle = median(rounds)
         split = f"sp={row.sp} dp={row.dp}"
@@ -114,16 +118,50 @@ def points_of(frame: pd.DataFrame) -> list[Point]:
                 middle,
                 max(abs(one - middle) for one in rounds) if len(rounds) > 1 else math.inf,
                 _seen_traffic(row),
+                machine=str(row.machine_class),
             )
         )
     return found
 
 
+def earlier(frame: pd.DataFrame) -> int:
+    """How many results `points_of` leaves out, since there are later ones of the same."""
+    timed = _timed(frame)
+    return len(timed[RESULT].drop_duplicates()) - len(_latest(timed))
+
+
+def refuse_several_machines(points: Sequence[Point]) -> None:
+    """Raise AnalysisError where points are of several classes of machines: a fit is of one."""
+    classes = sorted({point.machine for point in points} - {""})
+    if len(classes) > 1:
+        raise AnalysisError(
+            f"the trials ran on machines of {len(classes)} classes ({' | '.join(classes)}), and "
+            "efficiencies are those of one; keep each in a results folder of its own"
+        )
+
+
+def _timed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The trials that trained with a valid time."""
+    timed = frame[(frame.status == "ok") & (frame.scenario == "train") & frame.step_s.notna()]
+    return timed[timed.timings_valid.astype(bool)]
+
+
+def _latest(timed: pd.DataFrame) -> list[pd.DataFrame]:
+    """The trials of each configuration's last result on each class of machines."""
+    latest: dict[tuple[str, str], pd.DataFrame] = {}
+    for _, group in timed.groupby(RESULT, sort=False):
+        key = (str(group.config_hash.iloc[0]), str(group.machine_class.iloc[0]))
+        if key not in latest or group.started.max() > latest[key].started.max():
+            latest[key] = group
+    return list(latest.values())
+
+
 def fit(points: Sequence[Point], cluster: Cluster) -> Fit:
     """The efficiencies that explain the points best.
 
-    Raises AnalysisError when there are fewer points than unknowns.
+    Raises AnalysisError when there are fewer points than unknowns, or they are of several machines.
     """
+    refuse_several_machines(points)
     from scipy.optimize import lsq_linear  # half a second, and not every reader of points fits
 
     stages = sorted({point.zero for point in points})

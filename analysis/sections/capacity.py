@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.capacity import searches
+from analysis.table import variant_notes
 
 NOTEBOOKS = ("capacity",)
 
@@ -27,12 +28,16 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
     several = found.line.nunique() > 1
     if several:
         table.add_column("configuration")
+    samples = [name for name in ("hostname", "round") if found[name].nunique() > 1]
+    for name in samples:
+        table.add_column("host" if name == "hostname" else name, no_wrap=True)
     for name in ("sp", "trains", "fails", "theory", "error", "tries"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status")
     for row in found.itertuples():
         table.add_row(
             *([row.line] if several else []),
+            *(str(getattr(row, name)) for name in samples),
             str(row.sp),
             _tokens(row.longest),
             _tokens(row.shortest_failed),
@@ -42,6 +47,8 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
             Text(row.status if row.status == "ok" else f"{row.status}: {row.reason}"),
         )
     console.print(table)
+    for line in variant_notes(frame):
+        console.print(line, style="dim", highlight=False)
 
 
 def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:

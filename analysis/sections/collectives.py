@@ -20,6 +20,7 @@ from analysis.collectives import (
     timings,
     variants_of,
 )
+from analysis.table import variant_notes
 
 NOTEBOOKS = ("collectives",)
 STYLES = {"ok": "green", "no gradient": "yellow", "lost": "yellow"}
@@ -45,6 +46,8 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
     measured = timings(folder, frame)
     for column, rows in measured.groupby("column", sort=False):
         _wide(console, BANDWIDTH_WIDTH).print(bandwidth_table(str(column), rows))
+    for line in variant_notes(frame):
+        console.print(Text(line, style="dim"))
     console.print(Text(f"records: {folder}"))
 
 

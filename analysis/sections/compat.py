@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.compat import Matrix, Outcome, Pair, in_order, matrices, stages_text, summary
-from analysis.table import STYLES, closing_line
+from analysis.table import STYLES, closing_line, variant_notes
 
 NOTEBOOKS = ("compat",)
 
@@ -35,6 +35,8 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
         console.print(
             "torch's NCCL code path emulated on gloo", style="dim", markup=False, highlight=False
         )
+    for line in variant_notes(frame):
+        console.print(line, style="dim", markup=False, highlight=False)
     console.print(closing_line(frame), highlight=False)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -10,8 +12,9 @@ from rich.table import Table
 
 from analysis.breakdown import shares
 from analysis.breakdown_table import GAP, disagreements, hidden_part, hidden_share
-from analysis.frame import records
-from analysis.table import closing_line, natural, varying_axes
+from analysis.frame import records, rows_with_records
+from analysis.identities import RESULT
+from analysis.table import VARIANT, closing_line, in_order, row_axes, variant_notes
 from analysis.wording import span
 
 NOTEBOOKS = ("profile",)
@@ -38,11 +41,15 @@ AXIS = 11
 def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
     """A row for each profiled trial: its largest parts, then what was hidden and what differs."""
     # with sp, dp says nothing new
-    axes = [name for name in varying_axes(frame) if name != "dp"] + ["round"] * (
-        frame["round"].nunique() > 1
-    )
-    found = [r for r in records(folder, frame) if r["details"].get("breakdown")]
-    parts = {r["trial_id"]: shares(r["details"]) for r in found}
+    samples = [name for name in ("hostname", "round") if frame[name].nunique() > 1]
+    axes = [name for name in row_axes(frame) if name != "dp"] + samples
+    found = [
+        (row, record["details"])
+        for row, record in rows_with_records(folder, frame)
+        if record["details"].get("breakdown")
+    ]
+    details = {_place(row): content for row, content in found}
+    parts = {place: shares(content) for place, content in details.items()}
     keys = {name: _width(name, frame) for name in axes}
     room = (console.width - sum(keys.values()) - 2 * len("hidden ")) // COLUMN
     columns = _largest(list(parts.values()), max(room, 3))
@@ -51,25 +58,24 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
     )
     table.title_justify = "left"
     for name in axes:
-        table.add_column(name.rpartition(".")[2], no_wrap=True, max_width=AXIS)
+        table.add_column(name.rpartition(".")[2], no_wrap=name != VARIANT, max_width=AXIS)
     for name in [*(HEADS.get(name, name) for name in columns), "other", "hidden"]:
         table.add_column(name, justify="right", no_wrap=True)
-    ordered = frame.sort_values(axes, key=lambda c: c.map(natural)) if axes else frame
-    details = {r["trial_id"]: r["details"] for r in found}
+    ordered = frame.sort_values(axes, key=in_order(frame)) if axes else frame
     for row in ordered.to_dict("records"):
         cells = [str(row[name]) for name in axes]
-        mine = parts.get(row["trial_id"])
+        mine = parts.get(_place(row))
         if mine is None:
             table.add_row(*cells, f"[red]{row['status']}: {row['failure']}[/]")
             continue
         percent = [f"{100 * mine.get(name, 0.0):.1f}" for name in columns]
         other = 100 * sum(value for name, value in mine.items() if name not in columns)
-        behind = hidden_share(details[row["trial_id"]])
+        behind = hidden_share(details[_place(row)])
         table.add_row(*cells, *percent, f"{other:.1f}", behind)
     console.print(table)
-    for trial, content in details.items():
+    for row, content in found:
         for line in disagreements(content):
-            console.print(f"{trial}: {line}", style="red", highlight=False)
+            console.print(f"{row['trial_id']}: {line}", style="red", highlight=False)
     compared = [d["bytes_agree"] for d in details.values() if d["bytes_agree"] is not None]
     console.print(
         f"parts add up to the step within 2 % in {sum(d['adds_up'] for d in details.values())} of "
@@ -78,6 +84,8 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
         style="dim",
         highlight=False,
     )
+    for line in variant_notes(frame):
+        console.print(line, style="dim", highlight=False)
     console.print(f"one trial in full: spbench trace {folder} TRIAL", style="dim", highlight=False)
     console.print(closing_line(frame), highlight=False)
 
@@ -105,6 +113,11 @@ def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:
     if behind:
         said.append(f"Of the transfer, {span(behind, '.0f')} % is hidden behind computation.")
     return said
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What names a trial among those of a frame."""
+    return tuple(row[name] for name in (*RESULT, "hostname", "round"))
 
 
 def _sum(parts: list[dict[str, float]], name: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis.audit import Cell, Facet, cases, facets, is_audit, sentences
+from analysis.audit import Cell, Facet, cases, facets, is_audit, named, sentences
 from analysis.frame import load
 from bench.record import GradientError, Record, Status
 from tests.factories import environment, error, failed, gradient, ok, write
@@ -116,8 +116,16 @@ def test_rows_and_stages_that_look_alike_are_put_together(tmp_path: Path) -> Non
     assert texts(facet) == {
         ("local_mean", "sp=2 dp=2", "none"): ("×1", "×1"),
         ("local_mean", "sp=2 dp=2", "prompt, ragged, empty_shard"): ("wrong", "wrong"),
-        ("weighted_all_reduce", "sp=2 dp=2", "all masks"): ("×1", "×½"),
+        ("weighted_all_reduce", "sp=2 dp=2", "all 4"): ("×1", "×½"),
     }
+    assert named(facet) == ["all 4 of mask: none, prompt, ragged, empty_shard"]
+
+
+def test_all_is_of_those_that_were_swept(tmp_path: Path) -> None:
+    [facet] = facets(loaded(tmp_path, ok(mask="prompt"), ok(mask="none")))
+    assert [row.values[-1] for row in facet.rows] == ["all 2"]
+    assert named(facet) == ["all 2 of mask: none, prompt"]
+    assert named(facets(loaded(tmp_path / "one", ok(mask="prompt")))[0]) == []
 
 
 def test_environments_that_look_alike_are_one_facet(tmp_path: Path) -> None:
@@ -165,7 +173,7 @@ def test_every_case_is_in_exactly_one_row(tmp_path: Path) -> None:
     everything = {name: tuple(table[name].unique()) for name in facet.axes}
     for row in facet.rows:
         values = [
-            everything[name] if value in ("all", "all masks") else value.split(", ")
+            everything[name] if value.startswith("all ") else value.split(", ")
             for name, value in zip(facet.axes, row.values, strict=True)
         ]
         found += [(*case, row.cells[0].text) for case in itertools.product(*values)]

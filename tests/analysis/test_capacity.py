@@ -122,3 +122,42 @@ def test_every_search_is_a_sentence(folder: Path) -> None:
         "At sp=2, zero=1, 4,096 tokens train, 4,608 run out of memory; theory expects 4,608.",
         "At sp=4, zero=3, the search ended with oom: the trial ended as oom.",
     ]
+
+
+def test_searches_under_two_limits_are_two_lines(tmp_path: Path) -> None:
+    """Once they were two rows `sp=2`, and a point of the figure half-way between them."""
+    write(
+        tmp_path,
+        search(2, 2048, 2048, memory_limit=2**30),
+        search(2, 8192, 8192, memory_limit=2**32),
+        search(4, 16384, 8192, memory_limit=2**32),
+    )
+    frame = load(tmp_path)
+    table = searches(tmp_path, frame)
+    assert table[["line", "sp", "longest"]].to_numpy().tolist() == [
+        ["memory_limit=1,024 MiB", 2, 2048],
+        ["memory_limit=4,096 MiB", 2, 8192],
+        ["memory_limit=4,096 MiB", 4, 16384],
+    ]
+    figure = figures.frontier(table)
+    drawn = {tuple(line.get_ydata()) for line in figure.axes[0].lines if line.get_marker() == "o"}
+    assert drawn == {(2048.0,), (8192.0, 16384.0)}
+    assert len(set(capacity.sentences(tmp_path, frame))) == 3
+    assert set(attempts(tmp_path, frame).line) == set(table.line)
+    bars = figures.alt_text(figures.memory_components(attempts(tmp_path, frame)))
+    assert "memory_limit=1,024 MiB, sp=2" in bars and "memory_limit=4,096 MiB, sp=2" in bars
+
+
+def test_a_line_of_the_frontier_is_at_lengths_that_were_found(tmp_path: Path) -> None:
+    """Of two rounds the lower one: nobody measured the length between them."""
+    write(tmp_path, search(2, 2048, 2048), search(2, 4096, 2048, round=1))
+    frame = load(tmp_path)
+    figure = figures.frontier(searches(tmp_path, frame))
+    [line] = [one for one in figure.axes[0].lines if one.get_marker() == "o"]
+    assert list(line.get_ydata()) == [2048.0]
+
+
+def test_ranks_are_named_where_one_sp_was_searched_on_several(tmp_path: Path) -> None:
+    write(tmp_path, search(2, 2048, 2048, world=2), search(2, 4096, 4096, world=4))
+    table = searches(tmp_path, load(tmp_path))
+    assert table[["line", "longest"]].to_numpy().tolist() == [["world=2", 2048], ["world=4", 4096]]

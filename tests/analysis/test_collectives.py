@@ -187,3 +187,35 @@ def test_the_answer_names_who_is_wrong_and_who_is_right(folder: Path) -> None:
         "Silently wrong somewhere: nn.b.",
         "Right in every case: nn.c, fc.d.",
     ]
+
+
+def test_configurations_that_differ_in_another_key_have_columns_of_their_own(
+    tmp_path: Path,
+) -> None:
+    """Once they shared a column, whose cells said `ok / gradient ×2`."""
+    small = record({"nn.a/-/world/contiguous/float32": OK})
+    large = record({"nn.a/-/world/contiguous/float32": TWICE})
+    eight = large.config.model_copy(update={"world": 8})
+    large = large.model_copy(update={"config": eight, "config_hash": eight.hash})
+    write(tmp_path, small, large)
+    found = matrix(tmp_path, load(tmp_path))
+    column = "torch-2.13.0 (2.13.0) gloo"
+    assert found.columns == [f"{column} world=4", f"{column} world=8"]
+    assert [row.cells for row in found.rows] == [("ok", "gradient ×2")]
+
+
+def test_code_that_was_edited_has_a_column_of_its_own(tmp_path: Path) -> None:
+    before = record({"nn.a/-/world/contiguous/float32": OK})
+    after = record({"nn.a/-/world/contiguous/float32": TWICE})
+    codes = [{"scenario": digit * 16} for digit in "ab"]
+    trials = [
+        one.model_copy(update={"code": code})
+        for one, code in zip((before, after), codes, strict=True)
+    ]
+    write(tmp_path, *trials)
+    found = matrix(tmp_path, load(tmp_path))
+    assert [column.partition("gloo ")[2] for column in found.columns] == [
+        "scenario aaaaaa",
+        "scenario bbbbbb",
+    ]
+    assert [row.cells for row in found.rows] == [("ok", "gradient ×2")]

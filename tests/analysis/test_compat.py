@@ -203,3 +203,36 @@ def test_the_answer_counts_pairs_and_names_what_failed(folder: Path) -> None:
     )
     assert "torch 2.2.2 with DeepSpeed 0.18.6 (ZeRO 1–3)." in " ".join(said[1:])
     assert len(said) == 4
+
+
+def test_two_environments_with_the_same_versions_are_two_ways_to_try_them(tmp_path: Path) -> None:
+    """Once they shared a cell, which then said both of one pair."""
+    whole = trial("2.13.0", "0.18.2", stage(0))
+    spec = whole.config.environment.model_copy(update={"name": "pinned"})
+    other = trial("2.13.0", "0.18.2", failing(0), environment=spec)
+    write(tmp_path, whole, other, trial("2.2.2", "0.18.2", stage(0)))
+    found = {
+        matrix.variant: {
+            pair.torch: [o.kind for os in cell.values() for o in os]
+            for pair, cell in matrix.cells.items()
+        }
+        for matrix in matrices(tmp_path, load(tmp_path))
+    }
+    assert found == {
+        "": {"2.2.2": ["match"]},
+        "environment=2.13.0+0.18.2": {"2.13.0": ["match"]},
+        "environment=pinned": {"2.13.0": ["failed"]},
+    }
+
+
+def test_code_that_was_edited_is_a_matrix_of_its_own(tmp_path: Path) -> None:
+    codes = [{"model": digit * 16} for digit in "ab"]
+    stages = (stage(0), failing(0))
+    trials = [
+        trial("2.13.0", "0.18.2", one, code=code) for one, code in zip(stages, codes, strict=True)
+    ]
+    write(tmp_path, *trials)
+    assert [matrix.variant for matrix in matrices(tmp_path, load(tmp_path))] == [
+        "variant=model aaaaaa",
+        "variant=model bbbbbb",
+    ]

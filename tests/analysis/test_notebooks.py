@@ -33,7 +33,7 @@ def test_no_outputs_in_git(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=NOTEBOOKS)
 def test_papermill_knows_the_parameter(path: Path) -> None:
-    assert list(papermill.inspect_notebook(str(path))) == ["results"]
+    assert list(papermill.inspect_notebook(str(path))) == ["results", "across_machines"]
 
 
 def test_paths_are_absolute_or_relative_to_the_repository(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 
 import pytest
@@ -131,12 +132,21 @@ def test_free_options_are_axes(tmp_path):
     assert "none" in shown(load(tmp_path))
 
 
-def test_configurations_that_no_axis_tells_apart_show_their_hash(tmp_path):
+def test_configurations_that_no_axis_tells_apart_show_the_key_that_does(tmp_path):
     moved = factories.environment(torch="2.14.0")  # the same name for other content
     factories.write(tmp_path, factories.ok(), factories.ok(environment=moved))
     table = summary(load(tmp_path))
-    assert sorted(table.config) == sorted(table.config_hash.str[:8])
-    assert table.config[0] in shown(load(tmp_path))
+    assert table["environment.torch"].tolist() == ["2.13.0", "2.14.0"]
+    assert "2.14.0" in shown(load(tmp_path))
+
+
+def test_configurations_that_no_key_tells_apart_show_their_hash(tmp_path):
+    path = factories.write(tmp_path, factories.ok())
+    other = json.loads(path.read_text())
+    path.write_text(path.read_text() + json.dumps({**other, "config_hash": "f" * 16}) + "\n")
+    table = summary(load(tmp_path))
+    assert table.config.tolist() == sorted([other["config_hash"][:8], "f" * 8])
+    assert "ffffffff" in shown(load(tmp_path))
 
 
 def test_render_wide_is_one_table(sweep):

@@ -1,0 +1,171 @@
+"""Pairs come from one host, one round, one code: what is no pair is said, not compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.compare import NO_NUMBER, NOT_PAIRED, compare
+from analysis.gate import objections
+from analysis.sentences import sentences
+from bench.identity import Identity
+from bench.record import MachineProvenance, Record
+from tests.analysis.sides import frame_of
+from tests.factories import machine, ok
+
+LEFT, RIGHT = {"loss": "all_gather"}, {"loss": "local"}
+CODE = {"attention": "1" * 16, "loss": "2" * 16, "worker": "3" * 16}
+LOCAL = {**CODE, "loss": "4" * 16}
+NEW_WORKER = {"worker": "9" * 16}
+
+
+def on(host: str, cores: int = 2) -> MachineProvenance:
+    return machine().model_copy(update={"hostname": host, "cores": cores})
+
+
+def rounds(
+    loss: str, step_s: float, code: dict[str, str] | None, count: int = 3, **fields: Any
+) -> list[Record]:
+    return [ok(round=r, loss=loss, step_s=step_s, code=code, **fields) for r in range(count)]
+
+
+def both(left: float, right: float, **fields: Any) -> list[Record]:
+    """Both sides, of the same shared code, each with the code of its own aggregation."""
+    return [*rounds("all_gather", left, CODE, **fields), *rounds("local", right, LOCAL, **fields)]
+
+
+def test_the_role_that_is_compared_may_differ(tmp_path: Path) -> None:
+    found = compare(frame_of(tmp_path, both(1.0, 0.5)), LEFT, RIGHT)
+    [point] = found.points
+    assert (point.ratio.value, point.ratio.rounds, point.apart) == (pytest.approx(2.0), 3, "")
+    assert found.axes == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        pytest.param({**LOCAL, **NEW_WORKER}, "the code differs (worker)", id="worker"),
+        pytest.param(None, "the code is unknown on one side", id="unknown"),
+    ],
+)
+def test_shared_code_must_be_the_same(
+    tmp_path: Path, code: dict[str, str] | None, why: str
+) -> None:
+    trials = [*rounds("all_gather", 1.0, CODE), *rounds("local", 0.5, code)]
+    found = compare(frame_of(tmp_path, trials), LEFT, RIGHT)
+    [point] = found.points
+    assert (point.verdict, point.apart, point.ratio.value) == (NOT_PAIRED, why, None)
+    assert (point.phases_s, point.memory_ratio, found.overall.value) == ({}, None, None)
+    assert f"The sides are not paired: {why}." in sentences(found)
+    assert objections(found, 0.05) == [f"the sides are not paired: {why}"]
+
+
+def test_machines_of_two_classes_are_not_paired(tmp_path: Path) -> None:
+    trials = [
+        *rounds("all_gather", 1.0, CODE, machine=on("a")),
+        *rounds("local", 0.5, LOCAL, machine=on("b", cores=64)),
+    ]
+    [point] = compare(frame_of(tmp_path, trials), LEFT, RIGHT).points
+    assert point.apart == "the machines differ (CPU, 2 cores | CPU, 64 cores)"
+
+
+def test_a_pair_is_of_one_host(tmp_path: Path) -> None:
+    trials = [
+        *rounds("all_gather", 1.0, CODE, machine=on("a")),
+        *rounds("local", 0.5, LOCAL, machine=on("b")),
+    ]
+    [point] = compare(frame_of(tmp_path, trials), LEFT, RIGHT).points
+    assert (point.verdict, point.apart) == (NOT_PAIRED, "no host ran both (a | b)")
+
+
+def test_pairs_of_several_hosts_count_together(tmp_path: Path) -> None:
+    """Host b is four times slower; paired across hosts the ratio would be 8 or 1/2."""
+    trials = [*both(1.0, 0.5, machine=on("a")), *both(4.0, 2.0, machine=on("b"))]
+    [point] = compare(frame_of(tmp_path, trials), LEFT, RIGHT).points
+    assert (point.ratio.rounds, point.ratio.value) == (6, pytest.approx(2.0))
+    assert point.ratio.interval is not None
+    assert point.ratio.interval.low == pytest.approx(2.0)
+    assert point.phases_s["step"] == pytest.approx((-0.5 - 2.0) / 2)
+
+
+def test_each_class_of_machines_has_its_row(tmp_path: Path) -> None:
+    trials = [*both(1.0, 0.5, machine=on("a")), *both(1.0, 2.0, machine=on("b", cores=64))]
+    found = compare(frame_of(tmp_path, trials), LEFT, RIGHT)
+    assert [(p.axes["variant"], p.ratio.value) for p in found.points] == [
+        ("2 cores", pytest.approx(2.0)),
+        ("64 cores", pytest.approx(0.5)),
+    ]
+    # neither mean nor sum of both: the overall ratio is of one class alone
+    assert found.overall.rounds == 3 and found.left_out == 1
+    assert found.overall.value == pytest.approx(0.5)
+    assert "1 point is of other code, versions or machines, and not in the overall ratio." in (
+        sentences(found)
+    )
+
+
+def test_classes_are_joined_on_request(tmp_path: Path) -> None:
+    from analysis.frame import load
+
+    trials = [*both(1.0, 0.5, machine=on("a")), *both(1.0, 2.0, machine=on("b", cores=64))]
+    frame_of(tmp_path, trials)
+    found = compare(load(tmp_path, across_machines=True), LEFT, RIGHT)
+    [point] = found.points
+    assert (point.ratio.rounds, point.ratio.value) == (6, pytest.approx(1.0))
+    assert any("Machines of several classes are put together" in one for one in sentences(found))
+
+
+def test_code_of_two_states_is_compared_state_by_state(tmp_path: Path) -> None:
+    trials = [
+        *both(1.0, 0.5),
+        *rounds("all_gather", 2.0, {**CODE, **NEW_WORKER}, attempt=1),
+        *rounds("local", 0.5, {**LOCAL, **NEW_WORKER}, attempt=1),
+    ]
+    found = compare(frame_of(tmp_path, trials), LEFT, RIGHT)
+    assert {p.axes["variant"]: p.ratio.value for p in found.points} == {
+        "worker 333333": pytest.approx(2.0),
+        "worker 999999": pytest.approx(4.0),
+    }
+
+
+def test_a_result_without_partner_stands_beside_the_latest_of_the_other_side(
+    tmp_path: Path,
+) -> None:
+    trials = [*rounds("all_gather", 9.0, None), *both(1.0, 0.5, attempt=1)]
+    found = compare(frame_of(tmp_path, trials), LEFT, RIGHT)
+    assert {p.axes["variant"]: p.verdict for p in found.points} == {
+        "baseline: code unknown": NOT_PAIRED,
+        "baseline: code known": "faster",
+    }
+    assert found.overall.value == pytest.approx(2.0) and found.left_out == 0
+    # there is a pair at this point, so the old result is no objection
+    assert objections(found, 0.05) == []
+
+
+def test_the_overall_ratio_is_of_one_code_over_points(tmp_path: Path) -> None:
+    """Two lengths with the old worker's code (ratio 2), one with the new (ratio 1/2)."""
+    trials = [*both(1.0, 0.5, seq_len=512), *both(1.0, 0.5, seq_len=1024)]
+    for loss, step_s, code in (("all_gather", 1.0, CODE), ("local", 2.0, LOCAL)):
+        trials += rounds(loss, step_s, {**code, **NEW_WORKER}, seq_len=2048)
+    found = compare(frame_of(tmp_path, trials), LEFT, RIGHT)
+    assert [p.ratio.value for p in found.points] == [pytest.approx(x) for x in (2.0, 2.0, 0.5)]
+    assert found.overall.value == pytest.approx(2.0)
+    assert found.left_out == 1
+
+
+def test_a_side_without_a_number_is_not_called_unpaired(tmp_path: Path) -> None:
+    from tests.factories import failed
+
+    trials = [*rounds("all_gather", 1.0, CODE), failed(loss="local", code=None)]
+    [point] = compare(frame_of(tmp_path, trials), LEFT, RIGHT).points
+    assert point.verdict == NO_NUMBER
+
+
+def test_versions_must_agree_unless_environments_are_compared() -> None:
+    from analysis.identities import disagreement
+
+    left = Identity("unknown", "torch 2.4.1, deepspeed 0.18.2", "CPU, 2 cores")
+    right = Identity("unknown", "torch 2.6.0, deepspeed 0.18.2", "CPU, 2 cores")
+    assert disagreement(left, right, ["loss"]) == "the versions differ (torch 2.4.1 | torch 2.6.0)"
+    assert disagreement(left, right, ["environment", "loss"]) == ""
