@@ -211,9 +211,9 @@ def test_figures_draw_a_line_for_each_result(tmp_path: Path) -> None:
 def test_scaling_is_of_one_code(tmp_path: Path) -> None:
     few = ok(world=2, sp=2, code=CODE, step_s=1.0)
     many = {"world": 4, "sp": 2, "step_s": 1.0}
-    assert len(efficiencies(loaded(tmp_path / "same", few, ok(code=CODE, **many)))) == 1
+    assert len(efficiencies(loaded(tmp_path / "same", few, ok(code=CODE, **many)), 1)) == 1
     other = {**CODE, "worker": "d" * 16}
-    assert efficiencies(loaded(tmp_path / "other", few, ok(code=other, **many))) == []
+    assert efficiencies(loaded(tmp_path / "other", few, ok(code=other, **many)), 1) == []
 
 
 def test_an_audit_shows_each_result_and_calls_right_what_is_right_in_all(tmp_path: Path) -> None:
