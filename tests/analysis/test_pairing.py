@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from analysis.compare import NO_NUMBER, NOT_PAIRED, compare
-from analysis.gate import objections
+from analysis.gate import Gates, objections
 from analysis.sentences import sentences
 from bench.identity import Identity
 from bench.record import MachineProvenance, Record
@@ -59,7 +59,8 @@ def test_shared_code_must_be_the_same(
     assert (point.verdict, point.apart, point.ratio.value) == (NOT_PAIRED, why, None)
     assert (point.phases_s, point.memory_ratio, found.overall.value) == ({}, None, None)
     assert f"The sides are not paired: {why}." in sentences(found)
-    assert objections(found, 0.05) == [f"the sides are not paired: {why}"]
+    said = [one.line for one in objections(found, Gates(slower=0.05))]
+    assert said == [f"local is not paired with the baseline: {why}"]
 
 
 def test_machines_of_two_classes_are_not_paired(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_result_without_partner_stands_beside_the_latest_of_the_other_side(
     }
     assert found.overall.value == pytest.approx(2.0) and found.left_out == 0
     # there is a pair at this point, so the old result is no objection
-    assert objections(found, 0.05) == []
+    assert objections(found, Gates(slower=0.05)) == []
 
 
 def test_the_overall_ratio_is_of_one_code_over_points(tmp_path: Path) -> None:
