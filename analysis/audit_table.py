@@ -104,14 +104,18 @@ def notes(facet: Facet) -> list[str]:
 
 def beside_other(frame: pd.DataFrame) -> list[str]:
     """What the gradients are beside the other definition of the reference, and what that is."""
-    found: dict[str, set[str]] = {}
+    found: dict[str, dict[str, set[str]]] = {}
     table = cases(frame)
     for cell in table[table.beside_other != ""].itertuples():
-        found.setdefault(str(cell.text), set()).add(str(cell.beside_other).partition(": ")[2])
-    if not found:
-        return []
-    told = [f"{text} is {span_of(others)}" for text, others in sorted(found.items())]
-    return [f"{references.legend(frame)[0]}: {'; '.join(told)}"]
+        name, _, what = str(cell.beside_other).partition(": ")
+        what = "right" if what == "match" else what
+        found.setdefault(name, {}).setdefault(str(cell.text), set()).add(what)
+    lines = []
+    for line in references.legend(frame):
+        told = found.get(line.partition(": ")[0], {})
+        said = [f"where this says {text}: {span_of(words)}" for text, words in sorted(told.items())]
+        lines.append(f"{line}: {'; '.join(said)}")
+    return lines
 
 
 def span_of(words: Iterable[str]) -> str:

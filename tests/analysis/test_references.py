@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from analysis import references
-from analysis.audit_table import as_json, markdown
+from analysis.audit_table import as_json, beside_other, markdown
 from analysis.compare import compare, sentences
 from analysis.frame import load
 from analysis.table import render, summary
@@ -67,8 +67,21 @@ def test_the_words(tmp_path: Path, own: dict[str, Any], fields: dict[str, Any], 
 def test_an_audit_says_it_below_the_matrix(tmp_path: Path) -> None:
     trials = frame(tmp_path)
     assert "verdicts are by replica_mean" in markdown(trials)
-    assert markdown(trials).count("×1 is 2.9 % off") == 1
+    assert markdown(trials).count("where this says ×1: 2.9 % off") == 1
     assert as_json(trials).count("token_mean: 2.9 % off") == 1
+
+
+def test_an_audit_of_both_definitions_has_a_line_for_each(tmp_path: Path) -> None:
+    known = other(reference="replica_mean", verdict="match", scale_label="×1")
+    tokens = gradient(verdict="wrong", other=known)
+    factories.write(tmp_path, factories.ok(reference="token_mean", gradient=tokens))
+    lines = beside_other(frame(tmp_path))
+    assert len(lines) == 2
+    first, second = sorted(lines)
+    assert first.startswith("replica_mean: the same gradient")
+    assert first.endswith(": where this says wrong: right")
+    assert second.startswith("token_mean: the same gradient")
+    assert second.endswith(": where this says ×1: 2.9 % off")
 
 
 def test_a_comparison_says_it_in_a_sentence(tmp_path: Path) -> None:
