@@ -24,7 +24,25 @@ NOT_EMULATED = "not emulated"
 """The emulation of NCCL reaches `torch.distributed.nn.functional` and nothing else."""
 SEVERITY = ("ok", "no gradient", "lost", "wrong", "error", "hang", "crash")
 """Kinds of outcomes, the worst last."""
-CASE_COLUMNS = ("column", "round", "collective", "variant", "group", "form", "kind", "cell")
+CASE_COLUMNS = (
+    "column",
+    "round",
+    "collective",
+    "variant",
+    "awaited",
+    "group",
+    "form",
+    "kind",
+    "cell",
+)
+PLACE = list(CASE_COLUMNS[2:7])
+"""What tells one case from another."""
+AWAITED = {
+    "direct": "used directly",
+    "wait_tensor": "wait_tensor(y)",
+    "method": "y.wait()",
+}
+"""How the result y of a functional collective was awaited, in words."""
 TIMING_COLUMNS = (
     "column",
     "collective",
@@ -49,7 +67,10 @@ class Row(NamedTuple):
     variants: tuple[str, ...]
     groups: tuple[str, ...]
     forms: tuple[str, ...]
+    """Upstream gradients; `("",)` where it does not depend on them."""
     cells: tuple[str, ...]
+    awaited: tuple[str, ...] = ("",)
+    """Keys of `AWAITED`; `("",)` where it does not depend on them."""
 
 
 class Matrix(NamedTuple):
@@ -60,7 +81,7 @@ class Matrix(NamedTuple):
     tells what was run apart (`world=8`)."""
     rows: list[Row]
     forms: tuple[str, ...]
-    """All forms that were tried: a row that has them all needs no list."""
+    """All upstream gradients that were tried."""
     right: list[str]
     """Collectives that are ok in every case and column. What is ok everywhere has no row."""
 
@@ -84,11 +105,11 @@ def matrix(folder: Path | str, frame: pd.DataFrame) -> Matrix:
     missing = _missing(folder, frame)
     cells = {
         place: " / ".join(dict.fromkeys(values))
-        for place, values in table.groupby([*CASE_COLUMNS[2:6], "column"], sort=False)["cell"]
+        for place, values in table.groupby([*PLACE, "column"], sort=False)["cell"]
     }
-    places = list(dict.fromkeys(table[list(CASE_COLUMNS[2:6])].itertuples(index=False, name=None)))
+    places = list(dict.fromkeys(table[PLACE].itertuples(index=False, name=None)))
     tried = {place[0] for place in places}
-    places += [(name, "", "", "") for _, name in missing if name not in tried]
+    places += [(name, "", "", "", "") for _, name in missing if name not in tried]
     rows = [
         Row(
             (name,),
@@ -97,14 +118,18 @@ def matrix(folder: Path | str, frame: pd.DataFrame) -> Matrix:
             (form,),
             tuple(
                 cells.get(
-                    (name, variant, group, form, column), missing.get((column, name), NOT_RUN)
+                    (name, variant, awaited, group, form, column),
+                    missing.get((column, name), NOT_RUN),
                 )
                 for column in columns
             ),
+            (awaited,),
         )
-        for name, variant, group, form in dict.fromkeys(places)
+        for name, variant, awaited, group, form in dict.fromkeys(places)
     ]
-    for field in ("forms", "groups", "variants"):
+    for field in ("forms", "awaited"):
+        rows = _independent(rows, field)
+    for field in ("groups", "variants"):
         rows = _merged(rows, field)
     right = _right(rows)
     rows = [row for row in rows if not _fine(row)]
@@ -149,10 +174,13 @@ def _by_column(folder: Path | str, frame: pd.DataFrame) -> Iterator[tuple[str, C
 
 
 def variants_of(row: Row) -> str:
-    """A row's arguments as text; `defaults` where they are among others."""
-    if row.variants == ("",):
-        return ""
-    return ", ".join(variant or "defaults" for variant in row.variants)
+    """A row's arguments as text; `defaults` where they are among others.
+
+    How the result is awaited follows where it matters: `dim=1; y.wait()`.
+    """
+    variants = ", ".join(variant or "defaults" for variant in row.variants if any(row.variants))
+    awaited = ", ".join(AWAITED.get(one, one) for one in row.awaited if one)
+    return "; ".join(filter(None, (variants, awaited)))
 
 
 def is_emulated(column: str) -> bool:
@@ -182,8 +210,16 @@ def _cases_of(record: Content, column: str) -> Iterable[tuple[Any, ...]]:
     for case in record["details"].get("cases", []):
         form = case["layout"] if case["dtype"] == "float32" else case["dtype"]
         cell = _cell(case["outcomes"])
-        identity = (case["collective"], case["variant"], case["group"], form)
+        identity = (case["collective"], case["variant"], _awaited(case), case["group"], form)
         yield (column, record["round"], *identity, kind_of(cell), cell)
+
+
+def _awaited(case: dict[str, Any]) -> str:
+    """How a case's result was awaited: records before schema version 3 know `.wait()` alone."""
+    awaited: str | None = case.get("awaited")
+    if awaited is None:
+        return "method" if case["collective"].startswith("fc.") else ""
+    return awaited
 
 
 def _cell(outcomes: list[dict[str, Any]]) -> str:
@@ -238,6 +274,21 @@ def _right(rows: list[Row]) -> list[str]:
 
 def _fine(row: Row) -> bool:
     return set(row.cells) <= {"ok", NOT_EMULATED}
+
+
+def _independent(rows: list[Row], field: str) -> list[Row]:
+    """Rows that differ in `field` alone become one, with `("",)` there if it has all that were
+    tried of that collective with those arguments.
+    """
+    tried: dict[tuple[Any, Any], set[str]] = {}
+    for row in rows:
+        tried.setdefault((row.collectives, row.variants), set()).update(getattr(row, field))
+    return [
+        row._replace(**{field: ("",)})
+        if set(getattr(row, field)) == tried[row.collectives, row.variants]
+        else row
+        for row in _merged(rows, field)
+    ]
 
 
 def _merged(rows: list[Row], field: str) -> list[Row]:

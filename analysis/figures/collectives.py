@@ -75,7 +75,7 @@ def collectives(folder: Path | str, frame: pd.DataFrame) -> Figure:
         )
     if any(map(is_emulated, columns)):
         notes.append("nccl_over_gloo: torch's NCCL code path emulated on gloo.")
-    labels = [wrapped(_label(row, found.forms), 44, lines=3) for row in rows]
+    labels = [wrapped(_label(row), 44, lines=3) for row in rows]
     heights = [0.09 + 0.125 * max(2, label.count("\n") + 1) for label in labels]
     figure, [ax] = grid(1, [0.7 + sum(heights)])
     _draw(ax, rows, columns, labels)
@@ -91,7 +91,7 @@ def collectives(folder: Path | str, frame: pd.DataFrame) -> Figure:
         if kind in kinds or (kind == "hang" and "crash" in kinds)
     ]
     spoken = [
-        f"{_label(row, found.forms)}: "
+        f"{_label(row)}: "
         + ", ".join(f"{column} {cell}" for column, cell in zip(columns, row.cells, strict=False))
         for row in rows[:40]
     ]
@@ -147,13 +147,13 @@ def bandwidth(folder: Path | str, frame: pd.DataFrame) -> Figure:
     return finish(figure, title, "", notes, legend)
 
 
-def _label(row: Row, forms: tuple[str, ...]) -> str:
+def _label(row: Row) -> str:
     """`nn.gather (root=last) on sp`, and on a line of its own what upstream gradient."""
     variants = variants_of(row)
     text = ", ".join(row.collectives) + (f" ({variants})" if variants else "")
     groups = ", ".join(filter(None, row.groups))
     text += f" on {groups}" if groups else ""
-    if set(row.forms) not in ({""}, set(forms)):
+    if any(row.forms):
         text += f"\n{', '.join(row.forms)}"
     return text
 

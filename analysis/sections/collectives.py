@@ -70,15 +70,24 @@ def legend(found: Matrix) -> str:
         "others. gradient ×2: twice the right one. hang: waited for peers that never came. "
         f"No list: all upstream gradients ({', '.join(found.forms)}). No row: ok everywhere."
     )
+    if any(any(row.awaited) for row in found.rows):
+        text += (
+            " used directly, wait_tensor(y), y.wait(): how the result y of a functional collective "
+            "is awaited, where it matters."
+        )
     if any(map(is_emulated, found.columns)):
         text += " nccl_over_gloo: torch's NCCL code path emulated on gloo."
     return text
 
 
-def arguments(row: Row, forms: tuple[str, ...]) -> tuple[str, str, str, str]:
+def arguments(row: Row) -> tuple[str, str, str, str]:
     """A row's first four columns as text: collectives, variants, groups, upstream gradients."""
-    upstream = "" if set(row.forms) in ({""}, set(forms)) else ", ".join(row.forms)
-    return ", ".join(row.collectives), variants_of(row), ", ".join(row.groups), upstream
+    return (
+        ", ".join(row.collectives),
+        variants_of(row),
+        ", ".join(row.groups),
+        ", ".join(row.forms),
+    )
 
 
 def bandwidth_table(column: str, rows: pd.DataFrame) -> Table:
@@ -127,5 +136,5 @@ def _table(found: Matrix) -> Table:
         table.add_column(column.replace(" ", "\n"), overflow="fold")
     for row in found.rows:
         cells = [Text(cell, style=STYLES.get(kind_of(cell), "red")) for cell in row.cells]
-        table.add_row(*arguments(row, found.forms), *cells)
+        table.add_row(*arguments(row), *cells)
     return table

@@ -11,8 +11,14 @@ from bench.record import Record
 from bench.trial import CommName
 
 SCENARIO = "collectives"
-OPTIONS: dict[str, Any] = {"only": ["*/sp/contiguous/float32"], "patience_s": 2.0}
-"""Every collective with every argument, on the groups that matter here, in the plainest form."""
+OPTIONS: dict[str, Any] = {
+    "only": ["*/sp/contiguous/float32"],
+    "skip": ["*root_by=group*"],
+    "patience_s": 2.0,
+}
+"""Every collective with every argument, on the groups that matter here, in the plainest form. A
+function that takes no rank in the group as its root, as most do not, is not broken for that.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,34 @@ def available() -> bool:
 
 
 def lines(cases: Iterable[dict[str, Any]]) -> list[Line]:
-    """Broken cases, those alike in one line, in the order of the cases."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    """Broken ones of `cases`, those alike in one line, in the order of the cases.
+
+    How a result was awaited is named where it matters: `dim=1,awaited=method`.
+    """
+    tried: dict[tuple[str, str], set[str]] = {}
+    groups: dict[tuple[str, str], dict[str, list[str]]] = {}
     for case in cases:
-        groups.setdefault((case["collective"], _words(_faults(case))), []).append(case["variant"])
-    return [
-        Line(name, tuple(filter(None, variants)), fault)
-        for (name, fault), variants in groups.items()
-    ]
+        collective, variant, awaited = case["collective"], case["variant"], case.get("awaited", "")
+        tried.setdefault((collective, variant), set()).add(awaited)
+        if _faults(case):
+            alike = groups.setdefault((collective, _words(_faults(case))), {})
+            alike.setdefault(variant, []).append(awaited)
+    found = []
+    for (collective, fault), variants in groups.items():
+        labels = [
+            label
+            for variant, awaited in variants.items()
+            for label in _labels(variant, awaited, tried[collective, variant])
+        ]
+        found.append(Line(collective, tuple(filter(None, labels)), fault))
+    return found
+
+
+def _labels(variant: str, awaited: list[str], tried: set[str]) -> list[str]:
+    """`dim=1`, or `dim=1,awaited=method` and so on where not all that were tried are alike."""
+    if set(awaited) == tried:
+        return [variant]
+    return [",".join(filter(None, (variant, f"awaited={one}"))) for one in awaited]
 
 
 def _faults(case: dict[str, Any]) -> list[dict[str, Any]]:

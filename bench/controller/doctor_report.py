@@ -199,7 +199,7 @@ def _survey(survey: Survey, console: Console) -> None:
     head = f"{len(survey.broken)} of {len(survey.cases)} forms of the differentiable collectives"
     console.print(f"\n{head} are broken on the groups of sequence parallelism, {survey.comm}")
     table = Table("collective", "with", "fault", box=None, pad_edge=False, show_header=False)
-    for line in doctor_collectives.lines(survey.broken):
+    for line in doctor_collectives.lines(survey.cases):
         table.add_row(line.collective, "\n".join(line.variants), line.fault)
     if survey.broken:
         console.print(table)

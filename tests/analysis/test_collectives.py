@@ -86,18 +86,65 @@ def test_equal_rows_are_one_and_none_is_lost(folder: Path) -> None:
     found = matrix(folder, load(folder))
     assert found.columns == ["torch-2.2.2 (2.2.2) gloo", "torch-2.13.0 (2.13.0) nccl_over_gloo"]
     assert found.rows == [
-        Row(("nn.a",), ("",), ("sp",), ("contiguous", "bfloat16"), ("IndexError (2,3)", "ok")),
+        Row(("nn.a",), ("",), ("sp",), ("",), ("IndexError (2,3)", "ok")),
         Row(
             ("nn.b",),
             ("root=first", "root=last", ""),
             ("world",),
-            ("contiguous",),
+            ("",),
             ("gradient ×2", "ok"),
         ),
         Row(("fc.e",), ("",), ("",), ("",), ("unknown signature", "not emulated")),
     ]
     assert found.right == ["nn.c", "fc.d"]
     assert variants_of(found.rows[1]) == "root=first, root=last, defaults"
+
+
+NONE = [{"ranks": [0, 1, 2, 3], "status": "no gradient"}]
+WAYS = ("direct", "wait_tensor", "method")
+
+
+def awaited(name: str, *outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A case in each of the three ways, with each way's outcomes."""
+    return [
+        {**case(f"{name}/world/contiguous/float32", found), "awaited": way}
+        for way, found in zip(WAYS, outcomes, strict=True)
+    ]
+
+
+def test_how_a_result_is_awaited_is_named_where_it_matters(tmp_path: Path) -> None:
+    cases = [
+        *awaited("fc.a/-", OK, OK, TWICE),
+        *awaited("fc.a/dim=1", NONE, NONE, TWICE),
+        *awaited("fc.b/-", RAISES, RAISES, RAISES),
+        *awaited("fc.c/-", OK, OK, OK),
+    ]
+    one = record({}, torch="2.6.0")
+    one.details["cases"] = cases
+    write(tmp_path, one)
+    found = matrix(tmp_path, load(tmp_path))
+    assert [(row.collectives, variants_of(row), row.cells) for row in found.rows] == [
+        (("fc.a",), "defaults, dim=1; y.wait()", ("gradient ×2",)),
+        (("fc.a",), "dim=1; used directly, wait_tensor(y)", ("no gradient",)),
+        (("fc.b",), "", ("IndexError (2,3)",)),
+    ]
+    assert found.right == ["fc.c"]
+    assert "y.wait()" in shown(tmp_path)
+    assert "fc.a (dim=1; used directly, wait_tensor(y)) on world" in alt_text(
+        figures.collectives(tmp_path, load(tmp_path))
+    )
+
+
+def test_what_an_old_record_has_was_awaited_by_wait(tmp_path: Path) -> None:
+    new = record({}, torch="2.6.0")
+    new.details["cases"] = awaited("fc.a/-", OK, OK, TWICE)
+    old = {"fc.a/-/world/contiguous/float32": TWICE, "nn.a/-/world/contiguous/float32": OK}
+    write(tmp_path, record(old, torch="2.2.2"), new)
+    found = matrix(tmp_path, load(tmp_path))
+    rows = {(row.collectives, variants_of(row)): row.cells for row in found.rows}
+    assert rows[("fc.a",), "y.wait()"] == ("gradient ×2", "gradient ×2")
+    assert rows[("fc.a",), "used directly, wait_tensor(y)"] == ("not run", "ok")
+    assert {row.awaited for row in found.rows if row.collectives == ("nn.a",)} == {("",)}
 
 
 def test_a_case_is_a_row_of_the_frame(folder: Path) -> None:

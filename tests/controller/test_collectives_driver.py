@@ -23,6 +23,7 @@ def case(name: str) -> dict[str, Any]:
         "group": group,
         "layout": layout,
         "dtype": dtype,
+        "awaited": "",
     }
 
 

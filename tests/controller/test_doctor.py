@@ -419,6 +419,21 @@ def test_collectives_that_are_broken_alike_share_a_line() -> None:
     ]
 
 
+def test_how_a_result_was_awaited_is_named_where_it_matters() -> None:
+    wrong, none, fine = outcome("wrong gradient", 0), outcome("no gradient", 0), outcome("ok", 0)
+    cases = [
+        {**case(f"fc.{name}", "dim=1", found), "awaited": way}
+        for name, *all_found in (("a", fine, wrong), ("b", none, none), ("c", none, wrong))
+        for way, found in zip(("direct", "method"), all_found, strict=True)
+    ]
+    assert lines(cases) == [
+        Line("fc.a", ("dim=1,awaited=method",), "wrong gradient on rank 0"),
+        Line("fc.b", ("dim=1",), "no gradient on rank 0"),
+        Line("fc.c", ("dim=1,awaited=direct",), "no gradient on rank 0"),
+        Line("fc.c", ("dim=1,awaited=method",), "wrong gradient on rank 0"),
+    ]
+
+
 def test_the_survey_is_taken_on_the_emulation_and_on_its_transport(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,20 +1,25 @@
 """Two ranks run cases on gloo with one collective broken on purpose; prints each rank's rows.
 
-Usage: collectives.py FAULT CASE…; faults are the functions of `FAULTS`.
+Usage: collectives.py FAULT PATTERN…, of cases; faults are the functions of `FAULTS`. The groups are
+the world, and each rank alone as `sp`.
 """
 
 import json
 import multiprocessing
 import sys
 import tempfile
+from fnmatch import fnmatchcase
 
 import torch
 import torch.distributed as dist
+import torch.distributed._functional_collectives as collectives
 import torch.distributed.nn.functional as functional
 
 from bench.worker.collectives import catalogue, running
 
 right = functional.all_reduce
+broadcast = functional.broadcast
+PARTITIONS = {"world": [[0, 1]], "sp": [[0], [1]]}
 
 
 def none(index):
@@ -60,6 +65,22 @@ def unwritten(index):
     functional.all_reduce = lambda tensor, **kwargs: torch.empty_like(tensor) + 0 * tensor
 
 
+def later(index):
+    """`y.wait()` gives the right value and a gradient of 0, unlike the other ways; broadcast takes
+    the source's rank in the group as `group_src`.
+    """
+
+    def wait(self):
+        inner = collectives.wait_tensor(self.elem)
+        return inner.detach() + 0 * inner
+
+    def by_group(tensor, src=None, group=None, group_src=None):
+        return broadcast(tensor, index if src is None and group_src == 0 else src, group)
+
+    collectives.AsyncCollectiveTensor.wait = wait
+    functional.broadcast = by_group
+
+
 def listed(index):
     """A later version's module: one function more, one less."""
 
@@ -71,16 +92,19 @@ def listed(index):
     del functional.gather
 
 
-FAULTS = {one.__name__: one for one in (none, value, gradient, detached, error, unwritten, listed)}
+FAULTS = {
+    one.__name__: one for one in (none, value, gradient, detached, error, unwritten, later, listed)
+}
 
 
 def rank(index, store, fault, names, queue):
     dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=index, world_size=2)
     FAULTS[fault](index)
     rows = []
-    cases = [case for case in catalogue.cases(("world",), ("nn",)) if case.name in names]
+    every = catalogue.cases(tuple(PARTITIONS), ("nn", "fc"))
+    cases = [case for case in every if any(fnmatchcase(case.name, name) for name in names)]
     running.run_cases(
-        running.partitions_of(2, 2),
+        PARTITIONS,
         torch.device("cpu"),
         lambda **row: rows.append(row),
         cases=cases,

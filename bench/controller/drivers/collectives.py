@@ -18,7 +18,7 @@ from bench.trial import Trial
 MOST_LAUNCHES = 60
 """Beyond, what is left is reported as not run; every launch costs about a second."""
 _FINDING = ("status", "type", "phase", "message", "value", "gradient")
-_IDENTITY = ("case", "collective", "variant", "group", "layout", "dtype")
+_IDENTITY = ("case", "collective", "variant", "group", "layout", "dtype", "awaited")
 
 
 def run(trial: Trial, launch: Launch, note: Note) -> Record:

@@ -18,6 +18,9 @@ Of a loss that all ranks hold in common (each back-propagates the same scalar) t
 ranks, n times the gradient of that scalar: the convention of `torch.distributed.nn`, which no
 collective may depart from on its own. An output that the collective leaves unspecified (`gather`
 and `reduce` away from the root) is None and its upstream gradient does not count.
+
+Where the variant has a use (`uses.USES`), y is what that use makes of the parts, and u is the
+gradient of the use's result.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from bench.worker.collectives.uses import USES
 from bench.worker.collectives.variant import Variant, heads_of, rows_sent, sequence_dim
 
 Array = np.ndarray
@@ -72,10 +76,14 @@ def _transposed(values: Given) -> List[List[Array]]:
 
 
 def _all_gather(x: Given, v: Variant) -> Expected:
-    return [[parts[0] for parts in x] for _ in x]
+    parts = [own[0] for own in x]
+    return [USES[v.use].outputs(parts) if v.use else parts for _ in x]
 
 
 def _all_gather_back(x: Given, u: Given, v: Variant) -> Expected:
+    if v.use:
+        parts = [own[0] for own in x]
+        u = [USES[v.use].gradients(parts, list(own)) for own in u]
     return [[reduced(parts, "sum")] for parts in _transposed(u)]
 
 

@@ -1,21 +1,25 @@
 """How each differentiable collective is called: one function a signature.
 
 A call is handed the function, the tensors that this rank hands in, and the place it runs at, and
-returns the tensors that it got. Output buffers that the caller must provide are filled with NaN,
-so that one that is never written to cannot pass for an answer.
+returns the tensors that it got, or what the variant's use makes of them. Output buffers that the
+caller must provide are filled with NaN, so that one that is never written to cannot pass for an
+answer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bench.worker.collectives.awaiting import awaited
+from bench.worker.collectives.uses import COPIES, ROW_WEIGHT, WEIGHT
 from bench.worker.collectives.variant import REDUCTIONS, Variant, heads_of, rows_sent, sequence_dim
 
 
@@ -30,16 +34,26 @@ class Place:
     rank: int
     """This rank's index in the group."""
     variant: Variant
+    awaited: str = "direct"
+    """One of `awaiting.AWAITED`; counts for functional collectives alone."""
 
     @property
     def size(self) -> int:
         """Ranks in the group."""
         return len(self.ranks)
 
-    @property
-    def root(self) -> int:
-        """Global rank of the source or destination, as `torch.distributed` wants it."""
-        return self.ranks[self.variant.root_of(self.size)]
+    def root(self, function: Any, name: str) -> Dict[str, int]:
+        """The source (`name` is `src`) or destination (`dst`) as a keyword of `function`.
+
+        The rank in the group goes to `group_src` or `group_dst` where the function has it, and
+        otherwise to where the world's rank goes.
+        """
+        index = self.variant.root_of(self.size)
+        if self.variant.root_by == "world":
+            return {name: self.ranks[index]}
+        by_group = f"group_{name}"
+        known = by_group in inspect.signature(function).parameters
+        return {by_group if known else name: index}
 
     @property
     def reduce_op(self) -> Any:
@@ -54,12 +68,35 @@ def _blank(like: Tensor, rows: int) -> Tensor:
     return torch.full((rows, *like.shape[1:]), float("nan"), dtype=like.dtype, device=like.device)
 
 
+def _transposed(parts: List[Tensor]) -> List[Tensor]:
+    # a copy, or autograd makes the gradient contiguous
+    return [part.t().contiguous() for part in parts]
+
+
+def _times(parts: List[Tensor], weight: Any) -> List[Tensor]:
+    weight = torch.tensor(weight).to(parts[0])
+    return [part @ weight for part in parts]
+
+
+CONSUMED: Dict[str, Callable[[List[Tensor]], List[Tensor]]] = {
+    "same_loss": lambda parts: [torch.stack(parts).square().sum() / 2],
+    "matmul": lambda parts: _times([torch.cat(parts)], WEIGHT),
+    "matmul_transposed": lambda parts: _times(_transposed(parts), ROW_WEIGHT),
+    "sum": lambda parts: [torch.stack(parts).sum()],
+    "sum_of_parts": lambda parts: [functools.reduce(torch.add, parts)],
+    "expanded": lambda parts: [part.expand(COPIES, *part.shape) for part in parts],
+    "cat": lambda parts: [torch.cat(parts, dim=1)],
+}
+"""`bench.worker.collectives.uses.USES` in torch, whose autograd then hands the gradient on."""
+
+
 # torch.distributed.nn.functional ------------------------------------------------------------
 
 
 def nn_all_gather(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
-    """`all_gather(tensor, group)`."""
-    return list(function(given[0], group=at.group))
+    """`all_gather(tensor, group)`, and what the variant's use makes of the parts."""
+    parts = list(function(given[0], group=at.group))
+    return CONSUMED[at.variant.use](parts) if at.variant.use else parts
 
 
 def nn_all_gather_base(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
@@ -75,22 +112,22 @@ def nn_all_reduce(function: Any, given: List[Tensor], at: Place) -> List[Tensor]
 
 def nn_broadcast(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`broadcast(tensor, src, group)`."""
-    return [function(given[0], at.root, group=at.group)]
+    return [function(given[0], group=at.group, **at.root(function, "src"))]
 
 
 def nn_gather(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`gather(tensor, dst, group)`."""
-    return list(function(given[0], dst=at.root, group=at.group))
+    return list(function(given[0], group=at.group, **at.root(function, "dst")))
 
 
 def nn_scatter(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`scatter(tensors, src, group)`."""
-    return [function(given, src=at.root, group=at.group)]
+    return [function(given, group=at.group, **at.root(function, "src"))]
 
 
 def nn_reduce(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`reduce(tensor, dst, op, group)`."""
-    return [function(given[0], at.root, op=at.reduce_op, group=at.group)]
+    return [function(given[0], op=at.reduce_op, group=at.group, **at.root(function, "dst"))]
 
 
 def nn_reduce_scatter(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
@@ -122,56 +159,53 @@ def _splits(at: Place) -> Tuple[List[int], List[int]]:
 # torch.distributed._functional_collectives --------------------------------------------------
 
 
-def _awaited(result: Any) -> List[Tensor]:
-    results = result if isinstance(result, (list, tuple)) else [result]
-    return [one.wait() if hasattr(one, "wait") else one for one in results]
-
-
 def fc_all_reduce(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`all_reduce(tensor, reduceOp, group)`."""
-    return _awaited(function(given[0], at.variant.reduction, at.group))
+    return awaited(function(given[0], at.variant.reduction, at.group), at.awaited)
 
 
 def fc_all_reduce_coalesced(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`all_reduce_coalesced(tensors, reduceOp, group)`."""
-    return _awaited(function(given, at.variant.reduction, at.group))
+    return awaited(function(given, at.variant.reduction, at.group), at.awaited)
 
 
 def fc_broadcast(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`broadcast(tensor, src, group)`."""
-    return _awaited(function(given[0], at.root, at.group))
+    return awaited(function(given[0], group=at.group, **at.root(function, "src")), at.awaited)
 
 
 def fc_all_gather(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`all_gather_single(tensor, gather_dim, group)` and its other names."""
-    return _awaited(function(given[0], at.variant.dim, at.group))
+    return awaited(function(given[0], at.variant.dim, at.group), at.awaited)
 
 
 def fc_all_gather_coalesced(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`all_gather_single_coalesced(tensors, group)` and its other name."""
-    return _awaited(function(given, at.group))
+    return awaited(function(given, at.group), at.awaited)
 
 
 def fc_reduce_scatter(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`reduce_scatter_single(tensor, reduceOp, scatter_dim, group)` and its other names."""
-    return _awaited(function(given[0], at.variant.reduction, at.variant.dim, at.group))
+    return awaited(function(given[0], at.variant.reduction, at.variant.dim, at.group), at.awaited)
 
 
 def fc_reduce_scatter_coalesced(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`reduce_scatter_single_coalesced(tensors, reduceOp, scatter_dims, group)`."""
     dims = [at.variant.dim] * len(given)
-    return _awaited(function(list(given), at.variant.reduction, dims, at.group))
+    return awaited(function(list(given), at.variant.reduction, dims, at.group), at.awaited)
 
 
 def fc_all_to_all_single(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`all_to_all_single(tensor, output_split_sizes, input_split_sizes, group)`."""
     received, sent = _splits(at)
-    return _awaited(function(given[0], received, sent, at.group))
+    return awaited(function(given[0], received, sent, at.group), at.awaited)
 
 
 def fc_permute(function: Any, given: List[Tensor], at: Place) -> List[Tensor]:
     """`permute_tensor(tensor, src_dst, group)`: every rank sends to the next."""
-    return _awaited(function(given[0], [(r + 1) % at.size for r in range(at.size)], at.group))
+    return awaited(
+        function(given[0], [(r + 1) % at.size for r in range(at.size)], at.group), at.awaited
+    )
 
 
 # deepspeed.sequence.layer -------------------------------------------------------------------

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Tuple
 
 from bench.worker.collectives import calls
+from bench.worker.collectives.awaiting import AWAITED
 from bench.worker.collectives.calls import Call
 from bench.worker.collectives.data import LAYOUTS
+from bench.worker.collectives.uses import USES
 from bench.worker.collectives.variant import Variant
 
 MODULES = {
@@ -25,7 +27,10 @@ MODULES = {
 """The short names of modules in the names of collectives."""
 
 _PLAIN = (Variant(),)
-_ROOTED = (Variant(root="first"), Variant(root="last"))
+_GATHERED = (Variant(), *(Variant(use=use) for use in USES))
+_ROOTED = tuple(
+    Variant(root=root, root_by=by) for by in ("world", "group") for root in ("first", "last")
+)
 _REDUCED = tuple(Variant(reduction=name) for name in ("sum", "avg", "max", "min", "product"))
 _REDUCED_TO_ROOT = (
     *_ROOTED,
@@ -55,7 +60,7 @@ class Known:
 
 
 KNOWN: Dict[str, Known] = {
-    "nn.all_gather": Known("all_gather", calls.nn_all_gather),
+    "nn.all_gather": Known("all_gather", calls.nn_all_gather, _GATHERED),
     "nn._all_gather_base": Known("all_gather_single", calls.nn_all_gather_base),
     "nn.all_reduce": Known("all_reduce", calls.nn_all_reduce, _REDUCED),
     "nn.broadcast": Known("broadcast", calls.nn_broadcast, _ROOTED),
@@ -115,12 +120,15 @@ class Case:
     layout: str = "contiguous"
     """Of the upstream gradients: one of `data.LAYOUTS`."""
     dtype: str = "float32"
+    awaited: str = ""
+    """How a functional collective is awaited: one of `awaiting.AWAITED`; empty for others."""
 
     @property
     def name(self) -> str:
-        """`nn.gather/root=last/sp/transposed/float32`; identifies the case."""
-        variant = self.variant.label or "-"
-        return "/".join((self.collective, variant, self.group, self.layout, self.dtype))
+        """`fc.broadcast/root=last,awaited=direct/sp/transposed/float32`; identifies the case."""
+        awaited = f"awaited={self.awaited}" if self.awaited else ""
+        arguments = ",".join(filter(None, (self.variant.label, awaited))) or "-"
+        return "/".join((self.collective, arguments, self.group, self.layout, self.dtype))
 
     @property
     def fields(self) -> Dict[str, str]:
@@ -132,22 +140,33 @@ class Case:
             "group": self.group,
             "layout": self.layout,
             "dtype": self.dtype,
+            "awaited": self.awaited,
         }
 
 
+_PLAINEST = (("contiguous", "float32"),)
 _FORMS = (*((layout, "float32") for layout in LAYOUTS), ("contiguous", "bfloat16"))
 
 
 def cases(groups: Tuple[str, ...], modules: Tuple[str, ...] = tuple(MODULES)) -> List[Case]:
     """Every case of the known collectives that this process's versions have."""
     return [
-        Case(collective, variant, group, layout, dtype)
+        Case(collective, variant, group, layout, dtype, awaited)
         for collective, known in KNOWN.items()
         if _module(collective) in modules and function_of(collective) is not None
         for variant in known.variants
+        for awaited in (AWAITED if _module(collective) == "fc" else ("",))
         for group in groups
-        for layout, dtype in _FORMS
+        if group != "world" or variant.root_by == "world"  # there, both ranks are the same
+        for layout, dtype in _forms_of(variant)
     ]
+
+
+def _forms_of(variant: Variant) -> Tuple[Tuple[str, str], ...]:
+    """Layouts of the upstream gradient and dtypes: a use makes its own layout, which is the point,
+    and how the root is named has nothing to do with either.
+    """
+    return _PLAINEST if variant.use or variant.root_by == "group" else _FORMS
 
 
 def absent(modules: Tuple[str, ...] = tuple(MODULES)) -> List[str]:

@@ -45,16 +45,24 @@ def draw_inputs(
 
 
 def draw_upstream(
-    random: np.random.Generator, outputs: Sequence[Sequence[Shape]], layout: str
+    random: np.random.Generator,
+    outputs: Sequence[Sequence[Shape]],
+    layout: str,
+    *,
+    common: bool = False,
 ) -> List[List[np.ndarray]]:
     """Upstream gradients `[rank][tensor]` of outputs of these shapes, float64.
 
-    An expanded tensor repeats one row, so its values are drawn so.
+    An expanded tensor repeats one row, so its values are drawn so. `common`: every rank has those
+    of the first, as where all ranks back-propagate the same loss.
     """
-    return [[_upstream(random, shape, layout) for shape in own] for own in outputs]
+    drawn = [[_upstream(random, shape, layout) for shape in own] for own in outputs]
+    return [drawn[0]] * len(drawn) if common else drawn
 
 
 def _upstream(random: np.random.Generator, shape: Shape, layout: str) -> np.ndarray:
+    if not shape:  # of a loss: one that is 0 would hide what reaches the inputs
+        return np.asarray(random.integers(1, 8) / 4)
     values = random.integers(-8, 8, shape) / 4
     if layout == "expanded":
         return np.broadcast_to(values.take([0], axis=_expanded_dim(shape)), shape).copy()

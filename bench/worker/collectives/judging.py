@@ -55,6 +55,15 @@ def _scale(found: np.ndarray, right: np.ndarray, tolerance: float) -> Optional[f
     return scale if off <= tolerance * float(np.abs(found).max()) else None
 
 
+def without_gradient(value: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    """The status where autograd knows of no way from the inputs to the outputs, also on a rank
+    whose right gradient is 0.
+    """
+    if value is None:
+        return {"status": "no gradient"}
+    return {"status": "wrong value and no gradient", "value": value}
+
+
 def verdict(value: Optional[Dict[str, Any]], gradient: Optional[Dict[str, Any]]) -> Dict[str, Any]:
     """The status of a case on a rank, with the numbers behind it."""
     wrong: List[str] = []

@@ -24,7 +24,7 @@ from bench.worker.collectives import data
 from bench.worker.collectives.answers import OPERATIONS
 from bench.worker.collectives.calls import Place, deepspeed_state
 from bench.worker.collectives.catalogue import KNOWN, Case, function_of
-from bench.worker.collectives.judging import compared, verdict
+from bench.worker.collectives.judging import compared, verdict, without_gradient
 from bench.worker.collectives.variant import PART, input_shapes
 
 Note = Callable[..., None]
@@ -54,9 +54,9 @@ def run_cases(
 
     Works in any process with an initialised default process group. `note` is called on every
     member of a group with `event="begin"` and `event="end"` and the case's `fields`; the end has
-    the `status` (`ok`, `wrong value`, `wrong gradient`, `wrong value and gradient`,
-    `no gradient`, `error`, `hang`) and what is behind it. `patience_s`: seconds after which a
-    collective that waits counts as hung.
+    the `status` (`ok`, `wrong value`, `wrong gradient`, `wrong value and gradient`, `no gradient`,
+    `wrong value and no gradient`, `error`, `hang`) and what is behind it. `patience_s`: seconds
+    after which a collective that waits counts as hung.
 
     Raises:
         PeerLost: a rank died, or hangs where no time-out reaches it.
@@ -73,7 +73,8 @@ def run_cases(
         status = "ok"
         if dist.get_rank() in ranks:
             note(event="begin", ranks=list(ranks), **case.fields)
-            place = Place(group, ranks, ranks.index(dist.get_rank()), case.variant)
+            index = ranks.index(dist.get_rank())
+            place = Place(group, ranks, index, case.variant, case.awaited or "direct")
             found = _attempt(case, place, device, patience)
             note(event="end", **found, **case.fields)
             status = found["status"]
@@ -112,7 +113,8 @@ def run_case(
     random = data.generator(case.name, place.ranks)
     x = data.draw_inputs(random, input_shapes(known.operation, case.variant, place.size))
     y = operation.outputs(x, case.variant)
-    u = data.draw_upstream(random, data.shapes_of(y, PART), case.layout)
+    common = case.variant.use == "same_loss"
+    u = data.draw_upstream(random, data.shapes_of(y, PART), case.layout, common=common)
     g = operation.gradients(x, u, case.variant)
     dtype = getattr(torch, case.dtype)
     given = [data.as_tensor(one, dtype, device).requires_grad_() for one in x[place.rank]]
@@ -124,15 +126,15 @@ def run_case(
     _synchronize(device)
     value = compared(outputs, y[place.rank], case.dtype)
     if not any(output.requires_grad for output in outputs):
-        return {**verdict(value, None), "status": "no gradient"}
+        return without_gradient(value)
     if value is not None and "problem" in value:
         upstream = [_fitting(one, output) for one, output in zip(upstream, outputs)]
     entered("backward")
     gradients = torch.autograd.grad(outputs, given, upstream, allow_unused=True)
     _synchronize(device)
-    found = verdict(value, compared(gradients, g[place.rank], case.dtype))
-    unreached = all(gradient is None for gradient in gradients)
-    return {**found, "status": "no gradient"} if unreached and "gradient" in found else found
+    if all(gradient is None for gradient in gradients):
+        return without_gradient(value)
+    return verdict(value, compared(gradients, g[place.rank], case.dtype))
 
 
 def _fitting(upstream: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,8 @@ class Variant:
     """sum, avg, max, min or product."""
     root: str = ""
     """`first` or `last` member of the group, where the collective has a source or destination."""
+    root_by: str = "world"
+    """How the root is named: by its rank in the `world` or in the `group`."""
     dim: int = 0
     """Along which the parts are concatenated or split."""
     split: str = "even"
@@ -32,6 +34,8 @@ class Variant:
     """Sequence all-to-all: `heads` (gathers the sequence) or `sequence` (gathers the heads)."""
     batch_dim: int = 0
     batch: int = 1
+    use: str = ""
+    """What the loss makes of the parts that an all_gather returns: one of `uses.USES`."""
 
     @property
     def label(self) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bench.worker.collectives.answers import OPERATIONS
+from bench.worker.collectives.uses import USES
 from bench.worker.collectives.variant import Variant, input_shapes
 
 FIRST, LAST = Variant(root="first"), Variant(root="last")
@@ -26,6 +27,32 @@ BY_HAND: list[Any] = [
     ("all_gather", Variant(),
      [[[1, 2]], [[3, 4]]], [[[1, 2], [3, 4]], [[1, 2], [3, 4]]],
      [[[1, 0], [2, 0]], [[10, 0], [20, 1]]], [[[11, 0]], [[22, 1]]]),
+    # of a use, y and u are its result and that one's gradient; the same loss has one u on all ranks
+    ("all_gather", Variant(use="same_loss"),
+     [[[1, 2]], [[3, 4]]], [[15], [15]],
+     [[2], [2]], [[[4, 8]], [[12, 16]]]),
+    ("all_gather", Variant(use="sum"),
+     [[[1, 2]], [[3, 4]]], [[10], [10]],
+     [[2], [3]], [[[5, 5]], [[5, 5]]]),
+    ("all_gather", Variant(use="sum_of_parts"),
+     [[[1, 2]], [[3, 4]]], [[[4, 6]], [[4, 6]]],
+     [[[1, 2]], [[10, 20]]], [[[11, 22]], [[11, 22]]]),
+    ("all_gather", Variant(use="expanded"),
+     [[[1]], [[3]]], [[[[1], [1]], [[3], [3]]], [[[1], [1]], [[3], [3]]]],
+     [[[[1], [2]], [[3], [4]]], [[[10], [20]], [[30], [40]]]], [[[33]], [[77]]]),
+    ("all_gather", Variant(use="cat"),
+     [[[[1]]], [[[3]]]], [[[[1, 3]]], [[[1, 3]]]],
+     [[[[1, 2]]], [[[10, 20]]]], [[[[11]]], [[[22]]]]),
+    # a row of four times [[1, -.5], [2, .5], [-1.5, 1], [.25, -2]]
+    ("all_gather", Variant(use="matmul"),
+     [[[[1, 0, 0, 4]]], [[[0, 1, 2, 0]]]], [[[[2, -8.5], [-1, 2.5]]]] * 2,
+     [[[[1, 0], [0, 2]]], [[[0, 2], [1, 0]]]],
+     [[[[0, 3, 0.5, -3.75]]], [[[0, 3, 0.5, -3.75]]]]),
+    # a column of three, transposed, times [[1, -.5], [2, .5], [-1.5, 1]]
+    ("all_gather", Variant(use="matmul_transposed"),
+     [[[[1], [0], [2]]], [[[0], [4], [0]]]], [[[[-2, 1.5]], [[8, 2]]]] * 2,
+     [[[[1, 0]], [[0, 2]]], [[[0, 2]], [[1, 0]]]],
+     [[[[0], [3], [0.5]]], [[[0], [3], [0.5]]]]),
     ("all_gather_single", Variant(),
      [[[1, 2]], [[3, 4]]], [[[1, 2, 3, 4]], [[1, 2, 3, 4]]],
      [[[1, 2, 3, 4]], [[10, 20, 30, 40]]], [[[11, 22]], [[33, 44]]]),
@@ -126,7 +153,7 @@ def u_shaped(u: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
 
 
 VARIANTS = {
-    "all_gather": [Variant()],
+    "all_gather": [Variant(), *(Variant(use=use) for use in USES)],
     "all_gather_single": [Variant(), Variant(dim=1), Variant(tensors=2)],
     "all_reduce": [Variant(reduction=op) for op in ("sum", "avg", "max", "min", "product")],
     "broadcast": [FIRST, LAST],

@@ -77,3 +77,49 @@ def test_what_a_version_adds_or_lacks_is_listed(run_inside: RunInside) -> None:
     assert found["absent"] == ["nn.gather"]
     found = run_inside("torch-2.13", "collectives.py", "none", BROKEN)
     assert (found["unknown"], found["absent"]) == ([], [])
+
+
+WAYS = ("direct", "wait_tensor", "method")
+ALL_REDUCE = [f"fc.all_reduce/awaited={way}/world/contiguous/float32" for way in WAYS]
+BROADCAST = [f"fc.broadcast/root=first,awaited={way}/world/contiguous/float32" for way in WAYS]
+BY_GROUP = "nn.broadcast/root=first,root_by=group/sp/contiguous/float32"
+USE = "nn.all_gather/use={}/world/contiguous/float32"
+
+
+def of_rank_1(found: Any, cases: list[str]) -> list[str]:
+    return [ends(found, case)[1]["status"] for case in cases]
+
+
+def test_what_a_version_does_in_each_way_and_with_each_use(run_inside: RunInside) -> None:
+    """What torch 2.13 was measured to do on gloo; a change here is news.
+
+    Gloo takes the memory of a transposed gradient as if it were contiguous; rank 1 is alone in
+    its group, and there rank 0, which the function takes for a rank of the world.
+    """
+    patterns = ["fc.all_reduce/awaited=*", "fc.broadcast/root=first,awaited=*", USE.format("*")]
+    found = run_inside("torch-2.13", "collectives.py", "none", *patterns, BY_GROUP)
+    assert of_rank_1(found, ALL_REDUCE) == ["ok"] * 3
+    assert of_rank_1(found, BROADCAST) == ["wrong gradient"] * 3
+    right = ["same_loss", "matmul", "sum", "sum_of_parts", "expanded", "cat"]
+    assert of_rank_1(found, [USE.format(use) for use in right]) == ["ok"] * 6
+    assert of_rank_1(found, [USE.format("matmul_transposed")]) == ["wrong gradient"]
+    assert [row["status"] for row in ends(found, BY_GROUP)] == ["ok", "error"]
+
+
+def test_a_version_without_autograd_differs_by_the_way_to_await(run_inside: RunInside) -> None:
+    """What torch 2.2 was measured to do; rank 1's right gradient of the broadcast is 0."""
+    found = run_inside("torch-2.2", "collectives.py", "none", *ALL_REDUCE, *BROADCAST)
+    assert of_rank_1(found, ALL_REDUCE) == ["no gradient", "wrong gradient", "wrong gradient"]
+    assert of_rank_1(found, BROADCAST) == ["no gradient", "wrong gradient", "wrong gradient"]
+
+
+def test_a_version_that_loses_the_gradient_in_wait_and_takes_group_src(
+    run_inside: RunInside,
+) -> None:
+    """One way to await does not speak for the others; a root's rank in the group is given as such
+    where the function can take it.
+    """
+    found = run_inside("torch-2.13", "collectives.py", "later", *ALL_REDUCE, BY_GROUP)
+    assert of_rank_1(found, ALL_REDUCE) == ["ok", "ok", "wrong gradient"]
+    assert [row["gradient"]["scale"] for row in ends(found, ALL_REDUCE[2])] == [0.0, 0.0]
+    assert [row["status"] for row in ends(found, BY_GROUP)] == ["ok", "ok"]
