@@ -19,10 +19,11 @@ def run(rank, store):
     x = torch.ones(2, requires_grad=True)
     functional.broadcast(x, source, group=groups[rank // 2]).sum().backward()
     right = [2.0, 2.0] if rank == source else [0.0, 0.0]
-    print(f"torch {torch.__version__} rank {rank}: gradient {x.grad.tolist()}, right is {right}")
+    print(f"rank {rank}: gradient {x.grad.tolist()}, right is {right}")
 
 
 if __name__ == "__main__":
+    print(f"torch {torch.__version__}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         arguments = (f"{folder}/store",)
         torch.multiprocessing.start_processes(run, arguments, nprocs=4, start_method="fork")

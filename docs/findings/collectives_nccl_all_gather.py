@@ -8,12 +8,18 @@ Run it as: torchrun --nproc-per-node 2 collectives_nccl_all_gather.py
 """
 
 import os
+import sys
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as functional
 
 if __name__ == "__main__":
+    if torch.cuda.device_count() < 2 or os.environ.get("WORLD_SIZE") != "2":
+        sys.exit(
+            "needs 2 GPUs and 2 processes: "
+            "torchrun --nproc-per-node 2 collectives_nccl_all_gather.py"
+        )
     rank = int(os.environ["LOCAL_RANK"])
     torch.cuda.set_device(rank)
     dist.init_process_group("nccl")

@@ -27,10 +27,11 @@ def run(rank, store):
         functional.reduce(x, 0, op=dist.ReduceOp.AVG).mul(weight).sum().backward()
         print(f"rank {rank}: reduce AVG: {x.grad.tolist()}, right is [0.5, 1.0]")
     except RuntimeError as error:
-        print(f"rank {rank}: reduce AVG: {error}")
+        print(f"rank {rank}: reduce AVG: RuntimeError: {error}")
 
 
 if __name__ == "__main__":
+    print(f"torch {torch.__version__}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         arguments = (f"{folder}/store",)
         torch.multiprocessing.start_processes(run, arguments, nprocs=2, start_method="fork")

@@ -30,6 +30,7 @@ def run(rank, store):
 
 
 if __name__ == "__main__":
+    print(f"torch {torch.__version__}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         arguments = (f"{folder}/store",)
         torch.multiprocessing.start_processes(run, arguments, nprocs=2, start_method="fork")

@@ -3,7 +3,8 @@
 Two processes on the CPU share one sequence (sp = world = 2). The model works token by token, so
 that it needs no attention and no communication of its own: only the loss and ZeRO reduce. The
 optimizer is SGD with a learning rate of 1, so the change of the weights is the gradient that was
-used; beside it stands the gradient of one process over the whole sequence.
+used; its factor is to the gradient of one process over the whole sequence. Columns: ZeRO 0 to 3.
+DeepSpeed 0.18.6 on torch 2.2.2 raises an AssertionError in backward from ZeRO 1 on.
 
     python zero_gradient_scale.py                          # DeepSpeed's defaults
     python zero_gradient_scale.py reduce_scatter=false     # with options of ZeRO
@@ -12,6 +13,7 @@ used; beside it stands the gradient of one process over the whole sequence.
 import json
 import os
 import sys
+import tempfile
 
 os.environ["DS_ACCELERATOR"] = "cpu"
 
@@ -19,7 +21,6 @@ import deepspeed
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as functional
-import torch.multiprocessing as multiprocessing
 from deepspeed.runtime.sequence_parallel import parallel_state_sp
 from deepspeed.utils import safe_get_full_fp32_param
 
@@ -89,10 +90,11 @@ def used_gradient(aggregate, stage, options, tokens, labels):
     return before - flat(full(parameter) for parameter in module.parameters())
 
 
-def run(rank, port, options):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE=str(SP))
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(SP))
-    deepspeed.init_distributed("gloo", verbose=False)
+def run(rank, store, options):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+    os.environ.update(WORLD_SIZE=str(SP), LOCAL_WORLD_SIZE=str(SP))
+    dist.init_process_group("gloo", store=dist.FileStore(store, SP), rank=rank, world_size=SP)
+    deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
     deepspeed.utils.logger.setLevel("ERROR")
     parallel_state_sp.initialize_sequence_parallel(SP)
     torch.manual_seed(1)
@@ -100,24 +102,26 @@ def run(rank, port, options):
     module = model()
     losses(module, tokens, labels)[VALID].mean().backward()
     reference = flat(parameter.grad for parameter in module.parameters())
-    if rank == 0:
-        print(f"torch {torch.__version__}, DeepSpeed {deepspeed.__version__}, {options}")
     for aggregate in (all_gather, weighted_all_reduce, local, local_mean):
         cells = []
         for stage in range(4):
             try:
                 gradient = used_gradient(aggregate, stage, options, tokens, labels)
-            except Exception as error:  # noqa: BLE001 (every one is a finding)
-                cells.append(type(error).__name__)
+            except AssertionError:
+                cells.append("AssertionError")
                 continue
             scale = (gradient @ reference / (reference @ reference)).item()
             rest = ((gradient - scale * reference).norm() / (scale * reference).norm()).item()
             cells.append(f"x{scale:.4g}" if rest < 1e-4 else f"wrong ({rest:.2g} off)")
-        if rank == 0:
-            print(f"{aggregate.__name__:20}", *(f"{cell:22}" for cell in cells))
+        print(f"rank {rank}: {aggregate.__name__:20}", *(f"{cell:16}" for cell in cells))
 
 
 if __name__ == "__main__":
-    given = {key: json.loads(value) for key, _, value in (a.partition("=") for a in sys.argv[1:])}
-    port = str(20000 + os.getpid() % 20000)
-    multiprocessing.spawn(run, (port, given), nprocs=SP)
+    try:
+        options = {key: json.loads(value) for key, value in (a.split("=") for a in sys.argv[1:])}
+    except ValueError:
+        sys.exit("usage: python zero_gradient_scale.py [OPTION=VALUE …], as reduce_scatter=false")
+    print(f"torch {torch.__version__}, DeepSpeed {deepspeed.__version__}, {options}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (f"{folder}/store", options)
+        torch.multiprocessing.start_processes(run, arguments, nprocs=SP, start_method="fork")
