@@ -86,7 +86,8 @@ def test_the_scripts_print_what_the_document_says(
 ) -> None:
     said = expected(ENVIRONMENTS[environment])
     wanted = [command for command in needing(library, said) if command != GPUS]
-    found = run_inside(environment, "findings.py", "whole", *wanted)
+    # buffered, or lines of several ranks get mixed
+    found = run_inside(environment, "findings.py", "whole", *wanted, PYTHONUNBUFFERED="")
     for command in wanted:
         assert found[command]["exit"] == 0, f"{command}: {found[command]['stderr']}"
         check(said[command], found[command]["stdout"])

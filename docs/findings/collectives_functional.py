@@ -2,7 +2,7 @@
 
 broadcast has none in any version tried, all_to_all_single none in 2.2.2 to 2.6.0. What comes out
 depends on how the result y is awaited: no gradient at all, or for broadcast a wrong one, which
-hands the upstream gradient of each rank to its own input (in 2.13.0 also where y is used directly).
+hands the upstream gradient of each rank to its own input (from 2.13 on also used directly).
 Needs torch alone: python collectives_functional.py
 """
 

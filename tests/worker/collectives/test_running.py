@@ -96,8 +96,8 @@ def test_what_a_version_does_in_each_way_and_with_each_use(run_inside: RunInside
     Gloo takes the memory of a transposed gradient as if it were contiguous; rank 1 is alone in
     its group, and there rank 0, which the function takes for a rank of the world.
     """
-    patterns = ["fc.all_reduce/awaited=*", "fc.broadcast/root=first,awaited=*", USE.format("*")]
-    found = run_inside("torch-2.13", "collectives.py", "none", *patterns, BY_GROUP)
+    cases = [*ALL_REDUCE, *BROADCAST, USE.format("*"), BY_GROUP]
+    found = run_inside("torch-2.13", "collectives.py", "none", *cases)
     assert of_rank_1(found, ALL_REDUCE) == ["ok"] * 3
     assert of_rank_1(found, BROADCAST) == ["wrong gradient"] * 3
     right = ["same_loss", "matmul", "sum", "sum_of_parts", "expanded", "cat"]
