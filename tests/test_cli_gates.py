@@ -17,7 +17,7 @@ from bench.record import RankError, Record, Status
 from bench.trial import Trial
 from tests.analysis.sides import TWICE, UPGRADE, WORKAROUND, question, timed
 from tests.controller.fake_hosts import FakeHosts
-from tests.factories import failed, gradient, ok, write
+from tests.factories import failed, gradient, machine, ok, write
 
 SINGLE = ("sweep", "+experiment=single", "rounds=1", "report=false")
 PYDANTIC = (
@@ -111,6 +111,20 @@ def test_the_baseline_may_be_another_folder(
     assert "is slower by 25.0%" in told.err and told.err.count("\n") == 1
     [found] = json.loads(told.out)
     assert [point["ratio"]["value"] for point in found["points"]] == pytest.approx([0.8, 1.0])
+
+
+def test_another_machine_allows_no_verdict_on_time_but_on_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, now = tmp_path / "before", tmp_path / "now"
+    other = machine().model_copy(update={"cpu": "another"})
+    write(before, *timed(WORKAROUND, 1.0))
+    write(now, *timed(WORKAROUND, 5.0, machine=other))
+    command = ("compare", str(now), "--baseline-results", str(before))
+    assert main(monkeypatch, *command, "--fail-if-wrong", "--fail-on-error") == 0
+    capsys.readouterr()
+    assert main(monkeypatch, *command, "--fail-if-slower", "5%") == 1
+    assert "is not paired with the baseline" in capsys.readouterr().err
 
 
 def test_a_gradient_that_changed_since_the_baseline_is_refused(
