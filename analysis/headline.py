@@ -21,6 +21,7 @@ from analysis.comparison import Comparison
 from analysis.failures import listed, place, ways
 from analysis.gradients import RIGHT, UNCHECKED, WRONG, Gradients, gradients_of
 from analysis.identities import RESULT, latest
+from analysis.precision_words import more_rounds
 from analysis.reading import AnalysisError
 from analysis.selection import WORKAROUND
 from analysis.sentences import names_of
@@ -33,9 +34,6 @@ MOST = 5
 """Lines."""
 MOST_WRONG = 2
 """Of them, on gradients that are wrong."""
-MOST_ROUNDS = 200
-"""Rounds that are worth proposing."""
-
 STYLES = {"right": "green", "wrong": STYLE, "unchecked": "yellow", "fails": "red", "next": "bold"}
 LABELS = {
     "right": "✓",
@@ -279,12 +277,16 @@ def _next(
         yield Line("next", f"spbench show {folder} --failures")
         return
     ratio = comparison.overall if comparison is not None else None
-    if ratio is not None and ratio.value is not None:
-        rounds = FEWEST if ratio.interval is None else (ratio.needed or 0)
-        open_ = ratio.verdict == NO_DIFFERENCE or ratio.interval is None
-        if open_ and ratio.rounds < rounds <= MOST_ROUNDS:
-            finer = "allows a verdict" if ratio.interval is None else "would show 2 %"
-            yield Line("next", f"{_again(again, rounds)} {finer}")
+    if comparison is not None and ratio is not None and ratio.value is not None:
+        if ratio.interval is None:
+            yield Line("next", f"{_again(again, FEWEST)} allows a verdict")
+            return
+        more = None
+        if ratio.verdict == NO_DIFFERENCE:
+            open_ = max(ratio.interval.high, 1 / ratio.interval.low)
+            more = more_rounds([ratio], comparison.smallest, open_)
+        if more is not None:
+            yield Line("next", f"{_again(again, more[0])} would show {more[1]}")
             return
     if (frame.status.isin([Status.OK.value, Status.UNSUPPORTED.value])).all():
         yield Line("next", f"spbench report {folder}")

@@ -28,15 +28,23 @@ def hidden(ratios: Sequence[Ratio], smallest: float) -> str:
     return text + _more(ratios, smallest, factor)
 
 
-def _more(ratios: Sequence[Ratio], smallest: float, factor: float) -> str:
-    """`; about 30 rounds would show 5 %`, or nothing where that would be no help."""
+def more_rounds(ratios: Sequence[Ratio], smallest: float, factor: float) -> tuple[int, str] | None:
+    """Rounds that would show a difference worth knowing, and which; None where no more help.
+
+    `factor` is how large a difference the rounds so far leave possible.
+    """
     for precision in (smallest, *(one for one in USEFUL if smallest < one < factor - 1)):
         needed = max(rounds_for(ratio, precision) or 0 for ratio in ratios)
         if needed <= MOST_ROUNDS:
             helps = needed > max(ratio.rounds for ratio in ratios)
-            shown = difference(1 + precision)
-            return f"; about {needed:,} rounds would show {shown}" if helps else ""
-    return ""
+            return (needed, difference(1 + precision)) if helps else None
+    return None
+
+
+def _more(ratios: Sequence[Ratio], smallest: float, factor: float) -> str:
+    """`; about 30 rounds would show 5 %`, or nothing where that would be no help."""
+    found = more_rounds(ratios, smallest, factor)
+    return f"; about {found[0]:,} rounds would show {found[1]}" if found else ""
 
 
 def dependence(ratios: Sequence[Ratio]) -> str:
