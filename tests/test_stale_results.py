@@ -54,8 +54,11 @@ def sweep(checkout: Path, *overrides: str) -> str:
 
 
 def records(checkout: Path) -> list[Record]:
-    found = read_records(checkout.parent / "results")
-    return [Record.model_validate(raw.content) for raw in found]
+    """In the order in which they were measured; files have the names of their processes."""
+    found = [
+        Record.model_validate(one.content) for one in read_records(checkout.parent / "results")
+    ]
+    return sorted(found, key=lambda record: record.started)
 
 
 def test_the_readmes_loss_edited_runs_again_and_is_kept_apart(checkout: Path) -> None:
