@@ -46,6 +46,7 @@ from analysis.statistics import (
     ratio_of,
 )
 from analysis.table import natural, varying_axes
+from bench.identity import NOTHING
 from bench.record import PHASES
 
 __all__ = [
@@ -118,7 +119,7 @@ def compare(
     left = _by_place(select(frame, baseline, "baseline"), shared, "baseline")
     right = _by_place(select(frame, candidate, "candidate"), shared, "candidate")
     _refuse_overlap(left, right)
-    rule = Rule({*baseline, *candidate}, bool(frame.attrs.get("joined_machines")))
+    rule = Rule({*baseline, *candidate}, bool(frame.attrs.get("across_machines")))
     found, ways = matches(left, right, rule), routes(baseline, candidate)
     return _compared(frame, found, (baseline, candidate), shared, rule, smallest, ways)
 
@@ -138,13 +139,14 @@ def against(
     counts. Classes of machines must agree. Raises AnalysisError as `compare`.
     """
     names = [str(one.attrs.get("folder", "results")) for one in (before, frame)]
-    across = any(one.attrs.get("joined_machines") for one in (before, frame))
-    told = [one.attrs for one in (before, frame)]
+    across = any(one.attrs.get("across_machines") for one in (before, frame))
+    skipped = [line for one in (before, frame) for line in one.attrs.get("skipped", ())]
+    classes = sorted({*before.machine_class, *frame.machine_class} - {NOTHING})
     before, frame = beside(latest(before), latest(frame), across)
     every = pd.concat([before, frame])
     every.attrs = {
-        name: [line for attrs in told for line in attrs.get(name, ())]
-        for name in ("skipped", "joined_machines")
+        "skipped": skipped,
+        "joined_machines": classes if across and len(classes) > 1 else [],
     }
     shared = _shared_axes(every, {*baseline, *candidate})
     left = _by_place(select(before, baseline, "baseline"), shared, "baseline")

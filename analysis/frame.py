@@ -47,8 +47,8 @@ def load(folder: Path | str, across_machines: bool = False) -> pd.DataFrame:
     several attempts at a trial the latest counts; of the same attempt by two sweeps on a machine,
     the one that began first. `attrs["skipped"]` names the lines that are no record (truncated,
     another schema), `attrs["superseded"]` counts the records that do not count,
-    `attrs["joined_machines"]` has the classes of machines that were put together, `attrs["folder"]`
-    is where the files lie that records name.
+    `attrs["across_machines"]` is the argument, `attrs["joined_machines"]` has the classes of
+    machines that were put together, `attrs["folder"]` is where the files lie that records name.
 
     Raises AnalysisError when the folder is missing or holds no record.
     """
@@ -62,6 +62,7 @@ def load(folder: Path | str, across_machines: bool = False) -> pd.DataFrame:
     frame.attrs["folder"] = str(folder)
     frame.attrs["skipped"] = skipped
     frame.attrs["superseded"] = len(every) - len(frame)
+    frame.attrs["across_machines"] = across_machines
     frame.attrs["joined_machines"] = classes if across_machines and len(classes) > 1 else []
     return frame
 

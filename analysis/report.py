@@ -44,7 +44,7 @@ def write(
     Raises AnalysisError for a folder without records and for an output that cannot be written.
     """
     frame = load(folder) if frame is None else frame
-    across = bool(frame.attrs["joined_machines"])
+    across = bool(frame.attrs.get("across_machines"))
     page = render(folder, frame, execute_all(folder, sections.notebooks(frame), across))
     path = output or folder / FILE_NAME
     try:

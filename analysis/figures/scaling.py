@@ -60,7 +60,7 @@ def efficiencies(frame: pd.DataFrame, rounds: int = FEWEST) -> list[Efficiency]:
     if timed.empty:
         return []
     speeds = _speeds(frame)
-    across = bool(frame.attrs.get("joined_machines"))
+    across = bool(frame.attrs.get("across_machines"))
     found: dict[tuple[str, str, str], Efficiency] = {}
     for kind, keys in _keys(timed, panel_axes(frame)).items():
         for line, group in timed.assign(line=keys).groupby("line", sort=False):

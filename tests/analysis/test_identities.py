@@ -15,6 +15,8 @@ from analysis.audit import facets
 from analysis.figures.points import looks, points
 from analysis.figures.scaling import efficiencies
 from analysis.frame import load, rows_with_records, samples
+from analysis.headline import headline
+from analysis.identities import latest
 from analysis.prediction.checks import UNKNOWN
 from analysis.prediction.fit import earlier, fit, points_of
 from analysis.reading import AnalysisError
@@ -250,6 +252,19 @@ def test_a_fit_takes_the_latest_code_and_one_machine(tmp_path: Path) -> None:
     elsewhere = [ok(seq_len=8192, machine=on("b", cores=64))]
     with pytest.raises(AnalysisError, match=r"2 classes \(CPU, 2 cores \| CPU, 64 cores\)"):
         fit(points_of(loaded(tmp_path / "machines", *first, *elsewhere)), UNKNOWN)
+
+
+def test_the_answer_is_about_what_ran_last(tmp_path: Path) -> None:
+    """Once wrong and mended since: the answer is right, and the table has both."""
+    frame = loaded(
+        tmp_path,
+        ok(code=CODE, gradient=TWICE),
+        ok(code=EDITED, attempt=1, started="2025-02-01"),
+    )
+    assert latest(frame).variant.tolist() == ["loss ffffff"]
+    assert next(line.kind for line in headline(tmp_path, frame)) == "right"
+    assert summary(frame).gradient.tolist() == ["scaled ×2", "match ×1"]
+    assert latest(load(REFERENCE)).equals(load(REFERENCE))
 
 
 def test_the_report_counts_rounds_of_results(tmp_path: Path) -> None:

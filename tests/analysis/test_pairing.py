@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from analysis.compare import NO_NUMBER, NOT_PAIRED, compare
+from analysis.compare import NO_NUMBER, NOT_PAIRED, against, compare
+from analysis.frame import load
 from analysis.gate import Gates, objections
 from analysis.sentences import sentences
 from bench.identity import Identity
@@ -107,8 +108,6 @@ def test_each_class_of_machines_has_its_row(tmp_path: Path) -> None:
 
 
 def test_classes_are_joined_on_request(tmp_path: Path) -> None:
-    from analysis.frame import load
-
     trials = [*both(1.0, 0.5, machine=on("a")), *both(1.0, 2.0, machine=on("b", cores=64))]
     frame_of(tmp_path, trials)
     found = compare(load(tmp_path, across_machines=True), LEFT, RIGHT)
@@ -170,3 +169,27 @@ def test_versions_must_agree_unless_environments_are_compared() -> None:
     right = Identity("unknown", "torch 2.6.0, deepspeed 0.18.2", "CPU, 2 cores")
     assert disagreement(left, right, ["loss"]) == "the versions differ (torch 2.4.1 | torch 2.6.0)"
     assert disagreement(left, right, ["environment", "loss"]) == ""
+
+
+def test_a_folder_of_before_is_compared_whatever_code_it_ran(tmp_path: Path) -> None:
+    """Of the folder of today the latest result counts, and hosts are no part of a pair."""
+    before = frame_of(tmp_path / "a", rounds("local", 1.0, LOCAL, machine=on("a")))
+    edited = {**LOCAL, **NEW_WORKER}
+    now = [
+        *rounds("local", 9.0, LOCAL, machine=on("b")),
+        *rounds("local", 0.5, edited, attempt=1, started="2025-02-01", machine=on("b")),
+    ]
+    found = against(before, frame_of(tmp_path / "b", now), {}, {})
+    assert [(p.ratio.value, p.ratio.rounds) for p in found.points] == [(pytest.approx(2.0), 3)]
+
+
+def test_folders_of_two_classes_of_machines_are_paired_on_request_only(tmp_path: Path) -> None:
+    frame_of(tmp_path / "a", rounds("local", 1.0, LOCAL, machine=on("a")))
+    frame_of(tmp_path / "b", rounds("local", 0.5, LOCAL, machine=on("b", cores=64)))
+    folders = (tmp_path / "a", tmp_path / "b")
+    [point] = against(*map(load, folders), {}, {}).points
+    assert (point.verdict, point.ratio.value) == (NOT_PAIRED, None)
+    assert point.apart == "the machines differ (CPU, 2 cores | CPU, 64 cores)"
+    joined = against(*(load(folder, across_machines=True) for folder in folders), {}, {})
+    assert [point.ratio.value for point in joined.points] == [pytest.approx(2.0)]
+    assert joined.cautions
