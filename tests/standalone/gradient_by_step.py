@@ -217,9 +217,9 @@ def run(rank, place, sp, options, output):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(WORLD))
     os.environ.update(LOCAL_SIZE=str(WORLD), LOCAL_WORLD_SIZE=str(WORLD))
     dist.init_process_group("gloo", f"file://{place}", rank=rank, world_size=WORLD)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would compile for a minute
     deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
     deepspeed.utils.logger.setLevel("ERROR")
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would compile for a minute
     torch.set_num_threads(1)
     group, mpu = mesh(sp)
     wanted, cells = reference(WORLD // sp), {}
