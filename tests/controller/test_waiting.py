@@ -68,6 +68,14 @@ class PretendedServer:
         beat = {"rank": 0, "count": count, "step": None, "phase": self._phase}
         return {"progress": {"beats": [beat]}, "stacks": {"stacks": {}}}.get(request, {})
 
+    def code_of(self, configuration: object) -> dict[str, str]:
+        """No code is of interest."""
+        return {}
+
+    def reference_code(self, configuration: object) -> str:
+        """The same."""
+        return "code"
+
     def learn(self, modules: list[str]) -> list[str]:
         """Nothing is preloaded."""
         return []
