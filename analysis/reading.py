@@ -25,7 +25,7 @@ from bench.record_files import is_readable, record_files, unreadable
 SHARE_BYTES = 32 * 2**20
 """Below this many bytes per process, starting one costs more than it saves."""
 
-NOT_A_RECORD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
+NOT_A_RECORD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """What a line of another shape than a record's can raise while columns are drawn from it."""
 
 
