@@ -38,6 +38,8 @@ def code_of(record: Content) -> str:
     code = record.get("code")
     if code is None:
         return UNKNOWN if record["worker"] else NOTHING
+    if not isinstance(code, dict):
+        raise TypeError(f"code is no mapping of roles: {code!r}")
     return code_text(code)
 
 
