@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import references, sketch_files
+from analysis import conditions, references, sketch_files
 from analysis.comparison import (
     NO_NUMBER,
     NOT_PAIRED,
@@ -196,7 +196,7 @@ def _compared(
         counted=counted(kept),
         decomposition=split.overall(smallest) if split else None,
         left_out=len(logs) - len(kept),
-        cautions=tuple(cautions(frame)),
+        cautions=(*cautions(frame), *conditions.imports(pd.concat(some), mark="")),
         skipped=tuple(frame.attrs.get("skipped", ())),
     )
 

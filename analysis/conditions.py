@@ -5,14 +5,17 @@ from __future__ import annotations
 import pandas as pd
 
 
-def imports(frame: pd.DataFrame) -> list[str]:
-    """That ranks imported modules during trials, which weighs on their figures."""
+def imports(frame: pd.DataFrame, mark: str = "+: ") -> list[str]:
+    """That ranks imported modules during trials, which weighs on their figures.
+
+    `mark` stands before it: what a table marks such figures with.
+    """
     late = frame[(frame.status == "ok") & (frame.late_imports > 0)]
     if late.empty:
         return []
     most = late.loc[late.late_imports.idxmax()]
     return [
-        f"+: in {len(late):,} of {len(frame):,} trials ranks imported modules (up to "
+        f"{mark}in {len(late):,} of {len(frame):,} trials ranks imported modules (up to "
         f"{most.late_imports:,}): peak memory counts them, and so may the first steps. Run them "
         "again: what they imported is known by now"
     ]

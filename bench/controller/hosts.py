@@ -123,7 +123,8 @@ class Hosts:
 
         Where ranks had to import modules that the server knew nothing of, as in the first trial of
         an environment or of a choice, that was a rehearsal: it is launched once more, by a
-        server that imports them as it starts, and the first record is dropped.
+        server that imports them as it starts, and the first record is dropped. So it is where
+        they ran out of memory: what they imported counts against `memory_limit`.
         """
         c = trial.configuration
         key = (c.environment, c.comm.device, c.comm.deepspeed_shm)
@@ -157,9 +158,10 @@ class Hosts:
         if not host.learnt:
             return record
         imported = f"ranks imported {len(host.learnt)} modules during the trial"
-        if rehearsed or record.status is not Status.OK:
-            said = f"{imported}: its memory and first times count them"
-            return record.model_copy(update={"noisy": [*record.noisy, said]})
+        if rehearsed:
+            note(f"{imported}, which its record names: late_imports")
+        if rehearsed or record.status not in (Status.OK, Status.OOM):
+            return record
         note(f"rehearsal, {time.monotonic() - clock:.1f} s: {imported}; again without that")
         self._hosts.pop(key).close()
         return self._launch(trial, folder, log_name, note, rehearsed=True)

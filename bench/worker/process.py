@@ -16,7 +16,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 from bench.record import NOT_STARTED
 from bench.worker import visible_gpus
@@ -41,6 +41,7 @@ def run_rank(
     rank = Rank(index, request, heartbeat)
     message: Dict[str, Any] = {"rank": index, "observed": rank.observed}
     stores: List[Any] = []
+    before = set(sys.modules)
     try:
         _prepare(rank)
         before, notes = set(sys.modules), LibraryNotes()
@@ -54,10 +55,11 @@ def run_rank(
         finally:
             rank.observed["sdpa_kernel"] = sdpa.noted()
         _finish_device_work(rank)
-        message["late_imports"] = sorted(set(sys.modules) - before)
+        message["late_imports"] = _imported_since(before)
         line = json.dumps({**message, "outcome": "finished", "result": result})
         raised = False
     except BaseException as exception:  # noqa: BLE001 (the rank's border)
+        message["late_imports"] = _imported_since(before)  # it may have run out of memory by them
         where = {"rank": index, "phase": rank.phase, "step": rank.step}
         free = _device_free_bytes(rank, str(exception))  # while its frames hold what they held
         error = {**describe(exception), **where, "device_free_bytes": free}
@@ -73,6 +75,11 @@ def run_rank(
             signal.pause()
     _leave(rank, stores[0])
     os._exit(0)
+
+
+def _imported_since(before: Set[str]) -> List[str]:
+    """Names of the modules that were imported since `before` was `sys.modules`."""
+    return sorted(set(sys.modules) - before)
 
 
 def _kept(stores: List[Any], store: Any) -> Any:

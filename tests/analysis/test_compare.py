@@ -24,6 +24,7 @@ from tests.analysis.sides import (
     question,
     timed,
 )
+from tests.factories import worker
 
 
 def point_of(comparison: Comparison, **axes: object) -> Point:
@@ -241,3 +242,14 @@ def test_drift_is_in_the_figures_but_not_in_the_ratio(upgrade: Comparison) -> No
 
 def _text(selector: dict[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in selector.items())
+
+
+def test_modules_imported_in_trials_of_a_side_are_said(tmp_path: Path) -> None:
+    """Others in the folder are no matter."""
+    imported = worker().model_copy(update={"late_imports": ["torch.a", "torch.b"]})
+    records = [*timed(WORKAROUND, 1.0), *timed(UPGRADE, 1.0), *timed(BETWEEN, 1.0, worker=imported)]
+    assert compare(frame_of(tmp_path / "between", records), WORKAROUND, UPGRADE).cautions == ()
+    records += timed(UPGRADE, 1.0, rounds=1, seq_len=2048, worker=imported)
+    records += timed(WORKAROUND, 1.0, rounds=1, seq_len=2048)
+    [said] = compare(frame_of(tmp_path / "side", records), WORKAROUND, UPGRADE).cautions
+    assert said.startswith("in 1 of 8 trials ranks imported modules (up to 2): peak memory counts")

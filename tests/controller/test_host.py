@@ -182,3 +182,15 @@ def test_the_first_trial_that_imports_is_a_rehearsal(results: Path, tmp_path: Pa
         assert record.status is Status.OK, record.reason
         assert record.worker is not None and record.noisy == []
         assert not set(record.worker.late_imports) & set(learnt)
+
+
+@pytest.mark.slow
+def test_what_ranks_imported_before_they_raised_is_learnt(results: Path, tmp_path: Path) -> None:
+    """It may be why they ran out of memory, and the next trial need not pay for it."""
+    real = provide(spec("torch-2.13"))
+    mine = Interpreter(real.spec, real.python, real.extensions, tmp_path / "preload.json")
+    with Hosts(lambda _: mine) as hosts:
+        record = drill(lambda c: hosts.run(Trial(configuration=c, round=0), results), "raise")
+    assert record.status is Status.ERROR
+    assert record.worker is not None and record.worker.late_imports
+    assert json.loads((tmp_path / "preload.json").read_text())

@@ -70,13 +70,29 @@ def test_without_imports_nothing_is_rehearsed(tmp_path: Path, launches: list[Any
 
 
 def test_imports_of_the_second_launch_are_said(tmp_path: Path, launches: list[Any]) -> None:
+    """The machine was quiet all the same: the trial is not `noisy`."""
     both = [(ok(round=index), ["torch.a", "torch.b"]) for index in range(2)]
     record, notes, _ = run(tmp_path, *both, launches=launches)
-    assert (record.round, len(notes)) == (1, 1)
-    assert record.noisy == [f"{SAID}: its memory and first times count them"]
+    assert (record.round, record.noisy) == (1, [])
+    assert notes[1:] == [f"{SAID}, which its record names: late_imports"]
 
 
 def test_a_trial_that_failed_is_not_run_again(tmp_path: Path, launches: list[Any]) -> None:
     record, notes, _ = run(tmp_path, (failed(), ["torch.a", "torch.b"]), launches=launches)
-    assert (record.status, notes) == (Status.ERROR, [])
-    assert record.noisy == [f"{SAID}: its memory and first times count them"]
+    assert (record.status, record.noisy, notes) == (Status.ERROR, [], [])
+
+
+def test_memory_that_imports_took_ends_no_trial(tmp_path: Path, launches: list[Any]) -> None:
+    """What ranks import counts against `memory_limit`: a capacity search would stop too early."""
+    first = failed(Status.OOM), ["torch.a", "torch.b"]
+    record, notes, servers = run(tmp_path, first, (ok(round=1), []), launches=launches)
+    assert (record.status, record.round) == (Status.OK, 1)
+    assert len(notes) == 1 and notes[0].startswith("rehearsal, ")
+    assert servers == ["started", "closed", "started"]
+
+
+def test_what_is_too_large_is_run_twice_at_most(tmp_path: Path, launches: list[Any]) -> None:
+    both = [(failed(Status.OOM), ["torch.a", "torch.b"])] * 2
+    record, notes, servers = run(tmp_path, *both, launches=launches)
+    assert (record.status, len(notes)) == (Status.OOM, 2)
+    assert servers == ["started", "closed", "started"]
