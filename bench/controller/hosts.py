@@ -157,7 +157,8 @@ class Hosts:
             return Record.of(trial, Status.CRASH, started, duration, **fields)
         if not host.learnt:
             return record
-        imported = f"ranks imported {len(host.learnt)} modules during the trial"
+        modules = "1 module" if len(host.learnt) == 1 else f"{len(host.learnt)} modules"
+        imported = f"ranks imported {modules} during the trial"
         if rehearsed:
             note(f"{imported}, which its record names: late_imports")
         if rehearsed or record.status not in (Status.OK, Status.OOM):

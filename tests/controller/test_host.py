@@ -174,7 +174,7 @@ def test_the_first_trial_that_imports_is_a_rehearsal(results: Path, tmp_path: Pa
     [note] = notes
     assert note.startswith("rehearsal, ") and note.endswith("; again without that")
     learnt = json.loads((tmp_path / "preload.json").read_text())
-    assert f"ranks imported {len(learnt)} modules during the trial" in note
+    assert f"ranks imported {len(learnt)} module" in note
     with Hosts(lambda _: mine) as others:
         third = others.run(trials[2], results, notes.append)
     assert len(notes) == 1

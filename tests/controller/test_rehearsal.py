@@ -64,6 +64,11 @@ def test_what_is_recorded_is_the_second_launch(tmp_path: Path, launches: list[An
     assert servers == ["started", "closed", "started"]
 
 
+def test_one_module_is_one(tmp_path: Path, launches: list[Any]) -> None:
+    _, [note], _ = run(tmp_path, (ok(), ["torch.a"]), (ok(), []), launches=launches)
+    assert ": ranks imported 1 module during the trial;" in note
+
+
 def test_without_imports_nothing_is_rehearsed(tmp_path: Path, launches: list[Any]) -> None:
     record, notes, servers = run(tmp_path, (ok(), []), launches=launches)
     assert (record.round, record.noisy, notes, servers) == (0, [], [], ["started"])
