@@ -136,7 +136,7 @@ def finish(
     shown = limited(list(dict.fromkeys(notes)), MAX_NOTES, "notes")
     message = textwrap.fill(printable(title).replace(" %", "\N{NO-BREAK SPACE}%"), 70)
     below = "\n".join(textwrap.fill(printable(note), 118) for note in shown)
-    columns = 2 if max((len(str(one.get_label())) for one in legend), default=0) > 24 else 4
+    columns = _legend_columns(max((len(str(one.get_label())) for one in legend), default=0))
     top = 0.1 + 0.2 * (message.count("\n") + 1)
     legend_inches = 0.19 * -(-len(legend) // columns) + 0.1 if legend else 0.0
     notes_inches = 0.15 * (below.count("\n") + 1) + 0.1 if below else 0.0
@@ -162,6 +162,12 @@ def finish(
         )
     figure.set_label(printable(". ".join([title.rstrip("."), *filter(None, [alt, *shown])])))
     return figure
+
+
+def _legend_columns(longest: int) -> int:
+    """As many as fit side by side where the longest label has `longest` characters; measured."""
+    room = {16: 4, 24: 3, 42: 2}
+    return next((columns for most, columns in room.items() if longest <= most), 1)
 
 
 def alt_text(figure: Figure) -> str:

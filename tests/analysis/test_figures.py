@@ -11,12 +11,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis import figures
 from analysis.figures.gradient import audit, gradient_table
 from analysis.figures.lines import expected_bytes
 from analysis.figures.scaling import efficiencies
-from analysis.figures.style import FAILED_HATCH, HATCH, LOSS_COLOURS, STRUCK
+from analysis.figures.style import FAILED_HATCH, HATCH, LOSS_COLOURS, STRUCK, finish, grid
 from analysis.frame import load, samples
 from bench.record import Record, Status
 from bench.trial import CommSpec
@@ -429,3 +430,13 @@ def test_a_faster_candidate_with_a_wrong_gradient_is_pale_and_struck_through(
     assert (len(struck(right.axes[0])), len(struck(wrong.axes[0]))) == (0, 2)
     pale, full = (one.axes[0].patches[0].get_facecolor() for one in (wrong, right))
     assert min(pale[:3]) > min(full[:3])
+
+
+def test_no_label_of_a_legend_is_cut_off() -> None:
+    text = "torch-2.13 weighted_all_reduce (✗ gradient ×1/2, ×1/4), and more of the same"
+    for longest in (10, 16, 24, 42, 75):
+        figure, _ = grid(1, [1.0])
+        lines = [Line2D([], [], marker="o", label=text[:longest]) for _ in range(4)]
+        finish(figure, "a title", legend=lines)
+        figure.draw_without_rendering()
+        assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1, longest
