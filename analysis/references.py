@@ -14,7 +14,7 @@ MEANING = {
 
 
 def beside(trial: Any) -> str:
-    """`token_mean: 2.9 % off`, of a row of `analysis.frame.load`'s frame.
+    """`token_mean: 2.9 % off`, `token_mean: ×2 and 2.9 % off`, of a row of `load`'s frame.
 
     Empty where both definitions are one, or say the same.
     """
@@ -26,9 +26,22 @@ def beside(trial: Any) -> str:
         words = str(trial.gradient_other_scale_label)
         if words == trial.gradient_scale_label:
             return ""
-    elif verdict == "wrong" and pd.notna(trial.gradient_other_residual):
-        words = f"{100 * trial.gradient_other_residual:.2g} % off"
+    elif verdict == "wrong":
+        words = _off(trial) or verdict
     return f"{OTHER[trial.reference]}: {words}"
+
+
+def _off(trial: Any) -> str:
+    """How far a gradient is from the other reference; empty where that is not known.
+
+    One that is a multiple of its own reference is about the same multiple of the other.
+    """
+    scaled = trial.gradient_verdict == "scaled"
+    found = trial.gradient_other_residual if scaled else trial.gradient_other_relative_error
+    if pd.isna(found):
+        return ""
+    factor = f"{trial.gradient_scale_label} and " if scaled else ""
+    return f"{factor}{100 * found:.2g} % off"
 
 
 def legend(frame: pd.DataFrame) -> list[str]:

@@ -17,7 +17,7 @@ from analysis.table import render, summary
 from tests import factories
 from tests.factories import gradient, other
 
-OFF = {"verdict": "wrong", "residual": 0.0291}
+OFF = {"verdict": "wrong", "relative_error": 0.0291, "residual": 0.029}
 
 
 def frame(folder: Path, *, own: dict[str, Any] | None = None, **fields: Any) -> pd.DataFrame:
@@ -53,8 +53,13 @@ def test_a_table_says_it_beside_the_verdict(tmp_path: Path) -> None:
         ({"verdict": "wrong"}, {"verdict": "match"}, "token_mean: match"),
         ({"verdict": "wrong"}, {}, ""),
         ({}, {"verdict": "scaled", "scale_label": "×2"}, "token_mean: ×2"),
-        ({"verdict": "scaled", "scale_label": "×2"}, {}, "token_mean: 2.9 % off"),
-        ({}, {"residual": None}, "token_mean: wrong"),
+        (
+            {"verdict": "scaled", "scale_label": "×2"},
+            {"relative_error": 1.001},
+            "token_mean: ×2 and 2.9 % off",
+        ),
+        ({}, {"relative_error": 0.21}, "token_mean: 21 % off"),
+        ({}, {"relative_error": None}, "token_mean: wrong"),
     ],
     ids=str,
 )
