@@ -174,7 +174,7 @@ def _in_part(
     found = {loss: sum(at.get(p) == RIGHT for p in places) for loss, at in worth.items()}
     loss = max(found, key=lambda name: found[name])
     if not found[loss]:
-        return "no aggregation in this folder is right there (spbench doctor prints one that is)"
+        return "no aggregation in this folder is right there (spbench doctor looks for one that is)"
     return f"{loss} is right in {found[loss]} of these {len(places)} configurations"
 
 

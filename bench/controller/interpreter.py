@@ -127,7 +127,9 @@ def probe(python: Path, pythonpath: str = "") -> Versions:
     """
     if python.is_dir():
         inside = python / "bin" / "python"
-        hint = str(inside) if inside.is_file() else "a Python executable that has torch"
+        hint = (
+            str(inside) if inside.is_file() else "a Python executable that has torch and deepspeed"
+        )
         raise EnvironmentProblem(
             f"environment.python={python} is a folder; give the path of {hint}"
         )

@@ -74,7 +74,7 @@ def test_an_alternative_that_is_wrong_somewhere_is_not_proposed(tmp_path: Path) 
     [first, second, *_] = lines(tmp_path, records)
     assert "at ZeRO 1, 2 on torch-2.13: gradient 2 × too large: do not train" in first
     assert first.endswith(
-        "no aggregation in this folder is right there (spbench doctor prints one that is)"
+        "no aggregation in this folder is right there (spbench doctor looks for one that is)"
     )
     assert second.startswith("✗ weighted_all_reduce at ZeRO 1, 2")
 
