@@ -66,6 +66,7 @@ def _below(frame: pd.DataFrame) -> list[str]:
     """What stands below all matrices."""
     return [
         *beside_other(frame),
+        *references.alike(frame),
         *marks(frame),
         *mesh_setups(frame),
         *clipped(frame),

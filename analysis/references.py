@@ -54,6 +54,21 @@ def legend(frame: pd.DataFrame) -> list[str]:
     ]
 
 
+def alike(frame: pd.DataFrame) -> list[str]:
+    """That verdicts do not tell which definition a gradient is of, where rounding hides it."""
+    same = frame.gradient_other.notna() & (frame.gradient_other == frame.gradient_verdict)
+    hidden = same & (frame.gradient_verdict == "match")
+    hidden |= same & (frame.gradient_other_scale_label == frame.gradient_scale_label)
+    hidden &= frame.gradient_verdict.isin(["match", "scaled"])
+    if not hidden.any():
+        return []
+    where = f"in {hidden.sum():,} of {len(frame):,} trials"
+    return [
+        f"replica_mean and token_mean: {where} their gradients differ by less than counts as "
+        "rounding, and a verdict by one holds for both"
+    ]
+
+
 def words(frame: pd.DataFrame) -> str:
     """`beside` of all trials of `frame`, each once."""
     return "; ".join(dict.fromkeys(filter(None, map(beside, frame.itertuples()))))

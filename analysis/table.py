@@ -319,7 +319,13 @@ def reasons(frame: pd.DataFrame) -> list[str]:
     lines = list(dict.fromkeys(frame[frame.status == "ok"].gradient_reason.dropna()))
     if frame.sketch.notna().any():
         lines.append(f"{SKETCHED}: to compare these gradients with one another, spbench compare")
-    return [*lines, *marks(frame), *clipped(frame), *references.legend(frame)]
+    return [
+        *lines,
+        *marks(frame),
+        *clipped(frame),
+        *references.legend(frame),
+        *references.alike(frame),
+    ]
 
 
 def clipped(frame: pd.DataFrame) -> list[str]:

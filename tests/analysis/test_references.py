@@ -13,7 +13,7 @@ from analysis import references
 from analysis.audit_table import as_json, beside_other, markdown
 from analysis.compare import compare, sentences
 from analysis.frame import load
-from analysis.table import render, summary
+from analysis.table import reasons, render, summary
 from tests import factories
 from tests.factories import gradient, other
 
@@ -87,6 +87,28 @@ def test_an_audit_of_both_definitions_has_a_line_for_each(tmp_path: Path) -> Non
     assert first.endswith(": where this says wrong: right")
     assert second.startswith("token_mean: the same gradient")
     assert second.endswith(": where this says ×1: 2.9 % off")
+
+
+@pytest.mark.parametrize(
+    ("own", "fields", "count"),
+    [
+        ({}, {"verdict": "match"}, 3),
+        ({"verdict": "scaled", "scale_label": "×2"}, {"verdict": "scaled", "scale_label": "×2"}, 3),
+        ({}, {}, 0),
+        ({"verdict": "wrong"}, {}, 0),
+        ({"verdict": "none"}, {"verdict": "none"}, 0),
+    ],
+    ids=str,
+)
+def test_where_rounding_hides_the_definition_it_is_said(
+    tmp_path: Path, own: dict[str, Any], fields: dict[str, Any], count: int
+) -> None:
+    """In bfloat16 the definitions may be nearer than the tolerance: `match` is then of both."""
+    trials = frame(tmp_path, own=own, **fields)
+    said = [f"replica_mean and token_mean: in {count} of 6 trials their gradients differ by less"]
+    found = references.alike(trials)
+    assert [line[: len(said[0])] for line in found] == (said if count else [])
+    assert all(line in markdown(trials) and line in reasons(trials) for line in found)
 
 
 def test_a_comparison_says_it_in_a_sentence(tmp_path: Path) -> None:
