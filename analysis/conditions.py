@@ -16,7 +16,7 @@ def imports(frame: pd.DataFrame, mark: str = "+: ") -> list[str]:
     most = late.loc[late.late_imports.idxmax()]
     return [
         f"{mark}in {len(late):,} of {len(frame):,} trials ranks imported modules (up to "
-        f"{most.late_imports:,}): peak memory counts them, and so may the first steps. Run them "
+        f"{most.late_imports:,}): peak memory counts them on CPU, and so may first steps. Run them "
         "again: what they imported is known by now"
     ]
 
