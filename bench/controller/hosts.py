@@ -27,6 +27,10 @@ Key = tuple[EnvironmentSpec, str, bool]
 STARTS = 3
 """How often a server is started for one trial while files of spbench keep changing."""
 
+REHEARSALS = 3
+"""How often a trial is launched again whose ranks imported under a memory limit: where that ended
+them, the next launch may get further and import more."""
+
 
 def silence(text: str) -> None:
     """Nobody waits."""
@@ -117,14 +121,15 @@ class Hosts:
         return record.model_copy(update=found) if record.status is Status.OK else record
 
     def _launch(
-        self, trial: Trial, folder: Path, log_name: str, note: Note, rehearsed: bool = False
+        self, trial: Trial, folder: Path, log_name: str, note: Note, rehearsals: int = 0
     ) -> Record:
         """One launch of ranks, whose output goes to `logs/<log_name>.log`.
 
         Where ranks had to import modules that the server knew nothing of, as in the first trial of
         an environment or of a choice, that was a rehearsal: it is launched once more, by a
-        server that imports them as it starts, and the first record is dropped. So it is where
-        they ran out of memory: what they imported counts against `memory_limit`.
+        server that imports them as it starts, and the first record is dropped. One that failed is
+        a rehearsal only on CPU under a `memory_limit`, against which what they import counts; it
+        may have ended long before the last import.
         """
         c = trial.configuration
         key = (c.environment, c.comm.device, c.comm.deepspeed_shm)
@@ -159,13 +164,13 @@ class Hosts:
             return record
         modules = "1 module" if len(host.learnt) == 1 else f"{len(host.learnt)} modules"
         imported = f"ranks imported {modules} during the trial"
-        if rehearsed:
-            note(f"{imported}, which its record names: late_imports")
-        if rehearsed or record.status not in (Status.OK, Status.OOM):
+        if rehearsals >= _rehearsals(record):
+            if rehearsals:
+                note(f"{imported}, which its record names: late_imports")
             return record
         note(f"rehearsal, {time.monotonic() - clock:.1f} s: {imported}; again without that")
         self._hosts.pop(key).close()
-        return self._launch(trial, folder, log_name, note, rehearsed=True)
+        return self._launch(trial, folder, log_name, note, rehearsals + 1)
 
     def _take_gpus(self, note: Note) -> None:
         """Have the GPUs for this trial alone, from its first launch to its end."""
@@ -224,6 +229,14 @@ class Hosts:
         with _uninterrupted():
             while self._hosts:
                 self._hosts.popitem()[1].close()
+
+
+def _rehearsals(record: Record) -> int:
+    """How often a trial that ended as `record` may be launched again for what it imported."""
+    c = record.config
+    if c.memory_limit is not None and c.comm.device == "cpu":
+        return REHEARSALS
+    return int(record.status is Status.OK)
 
 
 def _is_stale(host: Host, configuration: Configuration) -> bool:

@@ -11,6 +11,7 @@ import json
 import logging
 import mmap
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -59,7 +60,8 @@ def run_rank(
         line = json.dumps({**message, "outcome": "finished", "result": result})
         raised = False
     except BaseException as exception:  # noqa: BLE001 (the rank's border)
-        message["late_imports"] = _imported_since(before)  # it may have run out of memory by them
+        _lift_memory_limit()  # else a rank that reached it cannot say so
+        message["late_imports"] = _imported_since(before)  # by which it may have reached it
         where = {"rank": index, "phase": rank.phase, "step": rank.step}
         free = _device_free_bytes(rank, str(exception))  # while its frames hold what they held
         error = {**describe(exception), **where, "device_free_bytes": free}
@@ -80,6 +82,12 @@ def run_rank(
 def _imported_since(before: Set[str]) -> List[str]:
     """Names of the modules that were imported since `before` was `sys.modules`."""
     return sorted(set(sys.modules) - before)
+
+
+def _lift_memory_limit() -> None:
+    """Let this process allocate what it could before `bench.worker.metrics.memory.limit`."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def _kept(stores: List[Any], store: Any) -> Any:

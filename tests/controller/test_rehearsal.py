@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.controller import hosts as hosts_module
-from bench.controller.hosts import Hosts
+from bench.controller.hosts import REHEARSALS, Hosts
 from bench.record import Record, Status
 from bench.trial import Configuration, Trial
 from tests.factories import configuration, failed, ok
@@ -44,6 +44,11 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(hosts_module, "ServerProcess", lambda *_: None)
     monkeypatch.setattr(hosts_module.torch_gpus, "require", lambda *_: None)
     return planned
+
+
+def limited(status: Status) -> Record:
+    """A trial under a memory limit that failed."""
+    return failed(status, memory_limit=100 << 20)
 
 
 def run(folder: Path, *planned: tuple[Record, list[str]], launches: list[Any]) -> Any:
@@ -89,15 +94,26 @@ def test_a_trial_that_failed_is_not_run_again(tmp_path: Path, launches: list[Any
 
 def test_memory_that_imports_took_ends_no_trial(tmp_path: Path, launches: list[Any]) -> None:
     """What ranks import counts against `memory_limit`: a capacity search would stop too early."""
-    first = failed(Status.OOM), ["torch.a", "torch.b"]
+    first = limited(Status.OOM), ["torch.a", "torch.b"]
     record, notes, servers = run(tmp_path, first, (ok(round=1), []), launches=launches)
     assert (record.status, record.round) == (Status.OK, 1)
     assert len(notes) == 1 and notes[0].startswith("rehearsal, ")
     assert servers == ["started", "closed", "started"]
 
 
-def test_what_is_too_large_is_run_twice_at_most(tmp_path: Path, launches: list[Any]) -> None:
-    both = [(failed(Status.OOM), ["torch.a", "torch.b"])] * 2
-    record, notes, servers = run(tmp_path, *both, launches=launches)
-    assert (record.status, len(notes)) == (Status.OOM, 2)
-    assert servers == ["started", "closed", "started"]
+@pytest.mark.parametrize("status", [Status.OOM, Status.ERROR])
+def test_what_is_too_large_all_the_same_ends(
+    tmp_path: Path, launches: list[Any], status: Status
+) -> None:
+    """Each launch may get further, and import more; an import itself may say another thing."""
+    many = [(limited(status), [f"torch.{index}"]) for index in range(REHEARSALS + 1)]
+    record, notes, _ = run(tmp_path, *many, launches=launches)
+    assert (record.status, len(notes)) == (status, REHEARSALS + 1)
+    assert notes[-1].endswith("which its record names: late_imports")
+
+
+def test_memory_without_a_limit_is_no_matter_of_imports(
+    tmp_path: Path, launches: list[Any]
+) -> None:
+    record, notes, _ = run(tmp_path, (failed(Status.OOM), ["torch.a"]), launches=launches)
+    assert (record.status, notes) == (Status.OOM, [])

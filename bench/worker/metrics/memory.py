@@ -92,7 +92,8 @@ def limit(device: str, bytes_per_rank: Optional[int]) -> None:
         _return_freed_memory()
         _small_stacks()
         bound = _status()["VmData"] + bytes_per_rank
-        resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)  # to which a rank that reports returns
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
 
 
 def _return_freed_memory() -> None:
