@@ -30,6 +30,12 @@ def test_the_limit_is_enforced_where_memory_is_needed(run_trial: RunTrial) -> No
     assert train(run_trial, seq_len=4096, memory_limit=1000 * MIB).status is Status.OK
 
 
+def test_a_rank_at_its_limit_can_still_report(run_inside: Callable[..., Any]) -> None:
+    """Its frames hold all that it has: what the report takes must come on top."""
+    found = run_inside("torch-2.13", "at_the_limit.py")
+    assert found == {"reached": True, "named": True}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
