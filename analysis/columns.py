@@ -110,7 +110,9 @@ RESULTS = {
     "sketch": Column("str", "the gradient as a sketch, relative to the folder; missing: none"),
     "first_loss": Column("float64", "loss of the first step, mean over ranks or replicas"),
     "reference_loss": Column("float64", "the reference's loss of the first step"),
-    "first_loss_agrees": Column("boolean", "both are equal up to rounding; missing: not judged"),
+    "first_loss_agrees": Column(
+        "boolean", "their difference is within its tolerance; missing: not judged"
+    ),
     "first_loss_reason": Column("str", "why it was not compared; missing: it was, or not asked"),
     "emulated": Column("bool", "torch's NCCL code path ran on gloo"),
     "timings_valid": Column("bool", "False: the times are no measure (ranks shared a GPU)"),
