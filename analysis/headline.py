@@ -289,9 +289,14 @@ def _next(
             yield Line("next", f"{_again(again, more[0])} would show {more[1]}")
             return
     if (frame.status.isin([Status.OK.value, Status.UNSUPPORTED.value])).all():
-        yield Line("next", f"spbench report {folder}")
+        yield Line("next", report_command(folder))
     else:
         yield Line("next", f"spbench show {folder} --failures")
+
+
+def report_command(folder: Path) -> str:
+    """What to run where nothing is more urgent."""
+    return f"spbench report {folder}"
 
 
 def _again(again: Sequence[str], rounds: int) -> str:

@@ -22,7 +22,7 @@ from analysis.evidence import Evidence, gather
 from analysis.execution import execute
 from analysis.figures.display import html_table
 from analysis.frame import load
-from analysis.headline import headline
+from analysis.headline import headline, report_command
 from analysis.identities import RESULT
 from analysis.reading import AnalysisError
 from analysis.table import clipped, closing_line, marks, readable, variant_notes
@@ -85,7 +85,8 @@ def content_of(folder: Path, frame: pd.DataFrame) -> dict[str, Any]:
     noisy = frame[frame.noisy != ""]
     return {
         "name": folder.absolute().name,
-        "headline": headline(folder, frame),
+        # a reader of the report need not make it
+        "headline": [one for one in headline(folder, frame) if one.text != report_command(folder)],
         "answers": all_answers(folder, frame),
         "closing": closing_line(frame).plain,
         "cautions": cautions(frame),

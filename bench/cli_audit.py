@@ -51,6 +51,7 @@ def audit(
     from analysis.frame import AnalysisError
     from analysis.gate import Gates
     from analysis.gate_export import as_github, as_junit, suite_of_trials
+    from analysis.identities import latest
 
     with one_line(AnalysisError):
         frame = loaded(results)
@@ -61,7 +62,8 @@ def audit(
                 "audited; run `spbench sweep +experiment=gradient_audit` or name another folder"
             )
         gates = Gates(wrong=fail_if_wrong, allow_unchecked=allow_unchecked)
-        suite = suite_of_trials(f"audit of {results.absolute().name}", trained, gates)
+        # what was mended since is shown, and refuses nothing
+        suite = suite_of_trials(f"audit of {results.absolute().name}", latest(trained), gates)
         if to is AuditFormat.GITHUB:
             typer.echo(as_github([suite]))
         elif to is AuditFormat.JUNIT:

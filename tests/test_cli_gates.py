@@ -158,6 +158,22 @@ def test_audit_refuses_what_is_wrong(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_audit_judges_what_holds_now_and_shows_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loss that was wrong and mended passes; one that was right and broken does not."""
+    before, after = {"loss": "a" * 16}, {"loss": "f" * 16}
+    mended, broken = tmp_path / "mended", tmp_path / "broken"
+    later = {"attempt": 1, "started": "2025-02-01", "code": after}
+    write(mended, ok(code=before, gradient=TWICE), ok(**later))
+    write(broken, ok(code=before), ok(gradient=TWICE, **later))
+    assert main(monkeypatch, "audit", str(mended), "--fail-if-wrong") == 0
+    shown = capsys.readouterr()
+    assert shown.err == "" and "×2" in shown.out
+    assert main(monkeypatch, "audit", str(broken), "--fail-if-wrong") == 1
+    assert capsys.readouterr().err.startswith("spbench: --fail-if-wrong: environment=torch-2.13")
+
+
 def end_as(hosts: FakeHosts, **by_loss: dict[str, object]) -> None:
     def outcome(trial: Trial, record: Record) -> Record:
         return record.model_copy(update=by_loss.get(trial.configuration.loss, {}))

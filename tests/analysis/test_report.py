@@ -12,7 +12,7 @@ import pytest
 
 from analysis.frame import AnalysisError, load
 from analysis.report import content_of, method
-from analysis.report import write as report
+from analysis.report import content_of, write as report
 from bench.record import Record, Status
 from tests.factories import environment, error, failed, machine, ok, worker, write
 from tests.synthetic import sweep
@@ -114,6 +114,14 @@ def test_the_answer_comes_first(messy: str) -> None:
     assert "torch-2.13 all_gather against torch-2.2 weighted_all_reduce" in said
     assert "1.25" in said
     assert "Emulated" in said
+
+
+def test_the_answer_does_not_propose_the_report_that_it_stands_in(tmp_path: Path) -> None:
+    write(tmp_path, ok())
+    assert [line.kind for line in content_of(tmp_path, load(tmp_path))["headline"]] == [
+        "right",
+        "cost",
+    ]
 
 
 def test_every_heading_of_the_contents_leads_somewhere(messy: str) -> None:
