@@ -12,7 +12,7 @@ import pytest
 
 from analysis.frame import AnalysisError, load
 from analysis.report import content_of, method
-from analysis.report import content_of, write as report
+from analysis.report import write as report
 from bench.record import Record, Status
 from tests.factories import environment, error, failed, machine, ok, worker, write
 from tests.synthetic import sweep
