@@ -70,7 +70,7 @@ def order(seconds_of_a_step, **fields):
 
     class Trainer:
         def __init__(self, *arguments):
-            self.steps, self.shard_loss = 0, None
+            self.steps, self.shard_loss, self.engine = 0, None, None
 
         def step(self, enter, measuring, before_optimizer):
             for phase in ("forward", "aggregate", "backward"):
@@ -96,7 +96,11 @@ def order(seconds_of_a_step, **fields):
     memory.limit = lambda *arguments: None
     warm_up.time = SimpleNamespace(perf_counter=lambda: now[0])
     warm_up._as_rank_0_says = lambda more, device: more
-    train.Mesh = SimpleNamespace(create=lambda sp: None)
+    train.Mesh = SimpleNamespace(of=lambda rank: None)
+    unclipped = SimpleNamespace(model_dump=dict)
+    train.ClippingWatch = lambda *arguments: SimpleNamespace(
+        before_optimizer=lambda: None, found=lambda: unclipped
+    )
     train.Reference = lambda *arguments: None
     train.Trainer = Trainer
     request = SimpleNamespace(configuration=c, check="off", reference=None)
