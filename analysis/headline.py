@@ -155,15 +155,17 @@ def _faults(of_loss: pd.DataFrame, kinds: dict[str, Gradients]) -> str:
 def _instead(trained: pd.DataFrame, of_loss: pd.DataFrame, kinds: dict[str, Gradients]) -> str:
     """What is right in every place where the aggregation is wrong, and what it costs."""
     axes = [name for name in varying_axes(trained) if name != "loss"]
-    places = {_place(row, axes) for _, row in of_loss.drop_duplicates("config_hash").iterrows()}
+    configurations = trained.drop_duplicates("config_hash").set_index("config_hash")
+    place_of = {key: _place(row, axes) for key, row in configurations.iterrows()}
+    places = {place_of[key] for key in of_loss.config_hash.unique()}
     worth: dict[str, dict[tuple[object, ...], str]] = {}
-    for _, row in trained.drop_duplicates("config_hash").iterrows():
-        worth.setdefault(row["loss"], {})[_place(row, axes)] = kinds[row["config_hash"]].kind
+    for key, loss in configurations.loss.items():
+        worth.setdefault(loss, {})[place_of[key]] = kinds[key].kind
     right = [loss for loss, at in worth.items() if all(at.get(one) == RIGHT for one in places)]
     if not right:
         return _in_part(places, worth)
     loss = min(right, key=lambda name: (name != WORKAROUND, name))
-    there = trained[[_place(row, axes) in places for _, row in trained.iterrows()]]
+    there = trained[trained.config_hash.map(place_of).isin(places)]
     return f"use {loss} (right{_no_slower(there, of_loss.loss.iloc[0], loss)})"
 
 

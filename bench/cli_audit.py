@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.cli_errors import one_line
-from bench.cli_gates import refuse
+from bench.cli_gates import AllowUnchecked, refuse
 from bench.cli_reading import loaded
 
 
@@ -38,10 +38,7 @@ def audit(
             help="Exit code 1 where a gradient is scaled, wrong, missing or was not compared.",
         ),
     ] = False,
-    allow_unchecked: Annotated[
-        bool,
-        typer.Option("--allow-unchecked", help="Let gradients pass that were not compared."),
-    ] = False,
+    allow_unchecked: AllowUnchecked = False,
 ) -> None:
     """Show which gradients are right: aggregation and mask by ZeRO stage, for each version.
 

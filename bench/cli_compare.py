@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from bench.cli_errors import one_line
-from bench.cli_gates import refuse, share
+from bench.cli_gates import AllowUnchecked, refuse, share
 from bench.cli_reading import AcrossMachines, loaded
 
 
@@ -68,10 +68,7 @@ def compare(
             help="Exit code 1 where a trial of the candidate failed or was not run.",
         ),
     ] = False,
-    allow_unchecked: Annotated[
-        bool,
-        typer.Option("--allow-unchecked", help="Let gradients pass that were not compared."),
-    ] = False,
+    allow_unchecked: AllowUnchecked = False,
     across_machines: AcrossMachines = False,
 ) -> None:
     """Compare two sides, point by point: speed, phases, memory, gradients, and what follows.

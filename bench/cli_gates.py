@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from analysis.gate import Objection
 
 FAILED = 1
+
+AllowUnchecked = Annotated[
+    bool,
+    typer.Option("--allow-unchecked", help="Let gradients pass that were not compared."),
+]
+"""An option of verbs that judge gradients."""
 
 
 def share(option: str, text: Optional[str]) -> Optional[float]:

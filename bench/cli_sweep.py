@@ -9,7 +9,7 @@ import typer
 
 from bench.cli_environments import CONF
 from bench.cli_errors import one_line
-from bench.cli_gates import FAILED, refuse
+from bench.cli_gates import FAILED, AllowUnchecked, refuse
 from bench.cli_show import INTERRUPTED, answer, comparisons_in_words, report
 
 if TYPE_CHECKING:
@@ -52,10 +52,7 @@ def sweep(
             metavar="WHAT",
         ),
     ] = "",
-    allow_unchecked: Annotated[
-        bool,
-        typer.Option("--allow-unchecked", help="Let gradients pass that were not compared."),
-    ] = False,
+    allow_unchecked: AllowUnchecked = False,
 ) -> None:
     """Hand the overrides to Hydra, then show the answer."""
     from rich.console import Console
