@@ -66,6 +66,7 @@ def test_a_reference_that_takes_too_long_costs_nothing(own_hosts: Hosts, results
     configuration = configure(seed=102)
     folder = folder_of(configuration)
     (folder / "reference.json").write_text(json.dumps({"loss": 1.0}))
+    (folder / "gradient-other.npy").touch()  # else both gradients are made anew
     os.mkfifo(folder / "gradient.npy")  # whoever opens it waits for a writer that never comes
     hasty = configuration.model_copy(update={"limits": Limits(timeout_s=1.0)})
     own_hosts.run(Trial(configuration=hasty, round=0), results)  # its ranks may be late as well
