@@ -13,7 +13,16 @@ import pytest
 from tests.analysis.sides import question
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {"__init__", "coverage_cases", "launching", "report", "standalone"}
+PARTS = {
+    "__init__",
+    "coverage_cases",
+    "fuzz_overrides",
+    "fuzz_records",
+    "fuzzing",
+    "launching",
+    "report",
+    "standalone",
+}
 """Modules that scripts use; they have no `main` of their own, or only a rank runs it."""
 
 SMOKE = {
