@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import theory
-from bench.controller import deaths, first_loss, leftovers, outcome
+from bench.controller import first_loss, leftovers, outcome
 from bench.controller.code import DISK, reference_folder
 from bench.controller.gpus import driver_version
 from bench.controller.outcome import Flight
@@ -130,7 +130,6 @@ class Host:
         scratch, began = self._server.scratch / trial.id, time.time()
         scratch.mkdir(parents=True, exist_ok=True)
         flight = Flight(c.world, scratch, log)
-        flight.oom_kills_before = deaths.oom_kills()
         self._server.send(
             op="run",
             configuration=c.model_dump(mode="json"),
@@ -270,7 +269,6 @@ class Host:
             threads=threads_per_rank(1),
         )
         flight = Flight(1)
-        flight.oom_kills_before = deaths.oom_kills()
         deadline = time.monotonic() + c.limits.timeout_s
         while not flight.over() and time.monotonic() < deadline:
             line = self._server.receive(POLL_S)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
-from bench.controller import abort, deaths
+from bench.controller import abort, deaths, faults, rows
 from bench.controller.deaths import Death
+from bench.controller.faults import Fault
 from bench.controller.reports import (
     failed_by_itself,
     failure_line,
@@ -18,7 +18,6 @@ from bench.controller.reports import (
 )
 from bench.failure_text import useful_line
 from bench.record import CPU_PHASES, PHASES, RankError, RankOutcome, Status
-from bench.record_files import rows_file
 from bench.trial import EnvironmentSpec
 
 
@@ -30,9 +29,10 @@ class Flight:
         self._scratch, self._log = scratch, log
         self._log_start = log.stat().st_size if log is not None and log.exists() else 0
         self._rows: list[dict[str, Any]] = []
+        self._faults: list[Fault] = []
         self.pids: list[int] = []
         self.store_port = 0
-        self.oom_kills_before = 0
+        self.oom_kills_before = deaths.oom_kills()
         self.dumps: list[Path] = []  # of torch's flight recorder
         self._reports: dict[int, dict[str, Any]] = {}
         self._exits: dict[int, dict[str, Any]] = {}
@@ -84,12 +84,13 @@ class Flight:
         self._stacks = stacks
 
     def collect_rows(self) -> None:
-        """Read what the ranks noted (`bench.worker.rank.Rank.row`), however they ended."""
+        """Read what the ranks noted, however they ended."""
+        if self._scratch is None:
+            return
         for rank in range(self.world):
-            if self._scratch is not None and (path := rows_file(self._scratch, rank)).exists():
-                # a rank that is killed may leave half a line
-                whole = path.read_bytes().rpartition(b"\n")[0]
-                self._rows += [json.loads(line) for line in whole.splitlines()]
+            found, wrong = rows.read(self._scratch, rank)
+            self._rows += found
+            self._faults += wrong
 
     def over(self) -> bool:
         """Whether nothing more is to come."""
@@ -123,7 +124,8 @@ class Flight:
     def fields(self) -> dict[str, Any]:
         """The fields of the record that follow from what was collected."""
         status, reason = self._status()
-        fields: dict[str, Any] = {"status": status, "reason": reason, "errors": self.errors()}
+        fields: dict[str, Any] = {"status": status, "reason": reason}
+        fields["errors"] = [*self.errors(), *(fault.error for fault in self._faults)]
         fields["ranks"] = [self._outcome(rank) for rank in range(self.world)]
         if self._dead_settle():
             fields["first_ended"] = self._dead[0].rank
@@ -157,6 +159,8 @@ class Flight:
         if self._gave_up is not None:
             status, reason = self._gave_up
             return status, f"{reason}; {self._whereabouts()}"
+        if self._faults:
+            return Status.ERROR, faults.reason(self._faults)
         return Status.OK, None
 
     def _dead_settle(self) -> bool:

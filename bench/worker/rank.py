@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional
 
+from bench.plain import plain
 from bench.record import GradientMode
 from bench.record_files import rows_file
 from bench.trial import Configuration
@@ -83,9 +84,9 @@ class Rank:
     def row(self, **fields: Any) -> None:
         """Note a finding for `details["rows"]` of the record; it outlives this rank.
 
-        `fields` must be JSON; the rank's index is added.
+        The rank's index is added. Raises `bench.plain.Unwritable` where `fields` are no JSON.
         """
-        line = json.dumps({"rank": self.index, **fields}).encode() + b"\n"
+        line = json.dumps(plain({"rank": self.index, **fields})).encode() + b"\n"
         with rows_file(self.request.scratch, self.index).open("ab") as file:
             file.write(line)
 

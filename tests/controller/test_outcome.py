@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.controller import deaths
 from bench.controller.outcome import Flight, version_mismatch
 from bench.controller.reports import failure_line, is_out_of_memory, worst_gradient
 from bench.record import RankError, Status
@@ -148,7 +149,10 @@ def test_the_worst_rank_speaks_and_disagreement_is_said() -> None:
     assert (same.verdict, same.ranks_agree) == ("match", True)
 
 
-def test_rows_outlive_the_rank_that_noted_them(tmp_path: Path) -> None:
+def test_rows_outlive_the_rank_that_noted_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deaths, "oom_kills", lambda: 7)  # since this machine started
     rows_file(tmp_path, 0).write_text('{"rank": 0, "case": "a"}\n')
     rows_file(tmp_path, 1).write_text('{"rank": 1, "case": "a"}\n{"rank": 1, "ca')  # killed
     flight = Flight(2, tmp_path)

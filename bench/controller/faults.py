@@ -1,0 +1,33 @@
+"""What is wrong with what a rank handed over, where no record can hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bench.controller import deaths
+from bench.record import RankError
+
+TYPE, PHASE = "UnusableReport", "report"
+"""Of the errors that a record has for faults, in place of an exception's."""
+
+
+class Fault(NamedTuple):
+    """A sentence on what `rank` handed over: `the scenario returned None, which is no mapping`."""
+
+    rank: int
+    text: str
+
+    @property
+    def error(self) -> RankError:
+        """The fault among the errors of a record."""
+        return RankError(rank=self.rank, type=TYPE, message=self.text, traceback="", phase=PHASE)
+
+
+def reason(faults: Sequence[Fault]) -> str:
+    """`ranks 0, 1: the scenario returned …`: the first fault, and how many others there are."""
+    first = faults[0].text
+    alike = {fault.rank for fault in faults if fault.text == first}
+    others = len({fault.text for fault in faults} - {first})
+    more = f" (and {others} more)" if others else ""
+    return f"{deaths.ranks(alike)}: {first}{more}"
