@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import orjson
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,8 @@ from analysis import references
 from analysis.audit import Cell, Facet, cases, facets, named, sentences
 from analysis.conditions import mesh_setups
 from analysis.table import clipped, closing_line, constants, marks, natural, variant_notes
+from bench.console import Console
+from bench.printable import json_escaped, printable
 
 STYLES = {"match": "green", "scaled": "yellow", "unknown": "dim"}
 """How a cell is coloured; whatever is not here is red."""
@@ -79,9 +80,9 @@ def as_json(frame: pd.DataFrame) -> str:
     """`cells`: every raw cell, none put together; `skipped`: lines that could not be read."""
     content = {
         "cells": cases(frame).to_dict("records"),
-        "skipped": list(frame.attrs.get("skipped", ())),
+        "skipped": [printable(line) for line in frame.attrs.get("skipped", ())],
     }
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2).decode()
+    return json_escaped(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
 
 def heading(facet: Facet) -> str:

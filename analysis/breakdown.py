@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.columns import Content
 from analysis.frame import AnalysisError, load, records
+from bench.record_files import RecordsError, within
 
 CATEGORIES = {
     "attention": "attention",
@@ -117,8 +118,12 @@ def one(folder: Path, wanted: str | None = None, frame: pd.DataFrame | None = No
             f"trial={found[0]} has no trace (scenario {scenario}, status {status}); "
             "`spbench sweep scenario=profile` leaves one for every trial that is ok"
         )
-    if not (folder / path).exists():
-        raise AnalysisError(f"trial={found[0]}: its trace {folder / path} is gone; run it again")
+    try:
+        file = within(folder, path)
+    except RecordsError as refused:
+        raise AnalysisError(f"trial={found[0]}: its trace {refused}") from refused
+    if not file.exists():
+        raise AnalysisError(f"trial={found[0]}: its trace {file} is gone; run it again")
     return content
 
 

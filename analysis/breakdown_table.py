@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from analysis.breakdown import CATEGORIES, shares
 from analysis.columns import Content
+from bench.console import Console
 
 BAR = 18
 """Width of the longest bar [characters]."""
@@ -120,9 +121,8 @@ def _by_rank(details: Content) -> Table:
     for category, share in found.items():
         bar = "█" * max(1, round(BAR * share / longest))
         cells = [f"{one['seconds'][category] * MS:,.2f}" for one in details["breakdown"]]
-        table.add_row(
-            CATEGORIES.get(category, category), *cells, f"{100 * share:.1f} %", f"[cyan]{bar}[/]"
-        )
+        name = CATEGORIES.get(category, category)
+        table.add_row(name, *cells, f"{100 * share:.1f} %", Text(bar, "cyan"))
     whole = [f"{one['sum_s'] * MS:,.2f}" for one in details["breakdown"]]
     table.add_row("step", *whole, "", "", style="bold")
     return table

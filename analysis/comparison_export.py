@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from analysis.comparison import Comparison, Point, Side
+from analysis.csv_text import csv_text
 from analysis.sentences import sentences
 from analysis.statistics import Ratio
+from bench.printable import json_text
 
 _SKETCH = ("verdict", "reason", "scale", "scale_error", "residual", "residual_error")
 
@@ -22,12 +23,12 @@ def as_json(comparisons: Sequence[Comparison]) -> str:
         {**dataclasses.asdict(comparison), "sentences": sentences(comparison)}
         for comparison in comparisons
     ]
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    return json_text(content, indent=2, allow_nan=False)
 
 
 def as_csv(comparisons: Sequence[Comparison]) -> str:
     """One row per point; sides' columns begin with `baseline_` and `candidate_`."""
-    return pd.DataFrame(rows(comparisons)).to_csv(index=False)
+    return csv_text(pd.DataFrame(rows(comparisons)))
 
 
 def rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from analysis.sketch_words import words as sketch_words
 from analysis.statistics import FASTER, SLOWER, Ratio
 from analysis.table import NOT_COMPARED
 from analysis.wording import marked
+from bench.console import Console
 from bench.record import PHASES
 from bench.verdicts import SIGN, STYLE
 

@@ -15,6 +15,7 @@ from analysis.figures.points import SERIES, panel_axes
 from analysis.frame import rows_with_records
 from analysis.table import VARIANT, row_axes
 from bench.record import Status
+from bench.record_files import RecordsError, within
 
 MOST_TEXT = 12_000
 """Characters of one traceback or stack; the middle of a longer one is left out."""
@@ -68,6 +69,8 @@ class Failure:
     """Identities of the trials by configuration, both as text."""
     logs: list[str] = field(default_factory=list)
     """What the ranks printed, relative to the results folder."""
+    refused: list[str] = field(default_factory=list)
+    """Why a log that a record names is not shown."""
 
     @property
     def count(self) -> int:
@@ -114,7 +117,12 @@ def gather(folder: Path, frame: pd.DataFrame) -> Evidence:
         where = "  ".join(f"{name}={row[name]}" for name in axes)
         failures[key].trials.setdefault(where, []).append(record["trial_id"])
         if record.get("log"):
-            failures[key].logs.append(str(record["log"]))
+            try:
+                within(folder, record["log"])
+            except RecordsError as refused:
+                _add(failures[key].refused, str(refused))
+            else:
+                failures[key].logs.append(record["log"])
     evidence.failures = sorted(failures.values(), key=lambda one: -one.count)
     return evidence
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.csv_text import csv_text
 from analysis.frame import load
 from analysis.reading import AnalysisError
+from bench.printable import json_escaped
 
 FORMATS = ("csv", "parquet", "json")
 
@@ -27,11 +29,12 @@ def export(
     path = output or folder / f"trials.{to}"
     try:
         if to == "csv":
-            frame.to_csv(path, index=False)
+            path.write_text(csv_text(frame), encoding="utf-8")
         elif to == "parquet":
             frame.to_parquet(path, index=False)
         else:
-            frame.to_json(path, orient="records", lines=True, date_format="iso", force_ascii=False)
+            text = frame.to_json(orient="records", lines=True, date_format="iso", force_ascii=False)
+            path.write_text(json_escaped(text), encoding="utf-8")
     except OSError as error:
         why = error.strerror or str(error)
         raise AnalysisError(f"output={path} cannot be written ({why}); choose another") from error

@@ -24,6 +24,7 @@ from analysis.gate import (
 )
 from analysis.gradients import Gradients, gradients_of
 from analysis.sentences import label, sentences
+from bench.printable import printable
 from bench.record import Status
 
 WHOLE = "as a whole"
@@ -93,7 +94,7 @@ def as_junit(suites: Sequence[Suite]) -> str:
     """One `testsuite` per comparison, one `testcase` per point."""
     root = ElementTree.Element("testsuites", name="spbench")
     for suite in suites:
-        element = ElementTree.SubElement(root, "testsuite", name=_printable(suite.name))
+        element = ElementTree.SubElement(root, "testsuite", name=printable(suite.name))
         for case in suite.cases:
             _add_case(element, suite.name, case)
         for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
@@ -101,7 +102,7 @@ def as_junit(suites: Sequence[Suite]) -> str:
         element.set("tests", str(len(suite.cases)))
         if suite.sentences:
             said = ElementTree.SubElement(element, "system-out")
-            said.text = _printable("\n".join(suite.sentences))
+            said.text = printable("\n".join(suite.sentences))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
 
@@ -139,19 +140,19 @@ def _worth(gradients: Gradients) -> str:
 
 def _add_case(suite: ElementTree.Element, name: str, case: Case) -> None:
     element = ElementTree.SubElement(
-        suite, "testcase", classname=_printable(name), name=_printable(case.name)
+        suite, "testcase", classname=printable(name), name=printable(case.name)
     )
     if case.objections:
         # A case has one outcome; an error says that there is no result, a failure that it is bad.
         all_errors = all(one.gate == ERROR for one in case.objections)
         outcome = ElementTree.SubElement(element, "error" if all_errors else "failure")
         outcome.set("type", ", ".join(dict.fromkeys(one.gate for one in case.objections)))
-        outcome.set("message", _printable("; ".join(one.reason for one in case.objections)))
-        outcome.text = _printable("\n".join(f"{one.gate}: {one.line}" for one in case.objections))
+        outcome.set("message", printable("; ".join(one.reason for one in case.objections)))
+        outcome.text = printable("\n".join(f"{one.gate}: {one.line}" for one in case.objections))
     elif case.skipped:
-        ElementTree.SubElement(element, "skipped", message=_printable(case.skipped))
+        ElementTree.SubElement(element, "skipped", message=printable(case.skipped))
     seen = ElementTree.SubElement(element, "system-out")
-    seen.text = _printable(case.seen)
+    seen.text = printable(case.seen)
 
 
 def _command(kind: str, title: str, message: str) -> str:
@@ -161,9 +162,4 @@ def _command(kind: str, title: str, message: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _printable(text: str) -> str:
-    """`text` without control characters, which XML may not hold."""
-    return "".join(one if one.isprintable() or one == "\n" else "�" for one in text)
+    return printable(text).replace("%", "%25").replace("\n", "%0A")

@@ -9,7 +9,6 @@ compared on machines of one class only; fewer than `FEWEST` rounds say nothing a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from analysis.identities import latest
 from analysis.reading import AnalysisError
 from analysis.statistics import FEWEST, median
 from analysis.table import natural, varying_axes
+from bench.printable import json_text
 from bench.record import Status
 from bench.rounds import share
 
@@ -135,7 +135,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     Raises AnalysisError where that is not possible.
     """
     if path.suffix == ".json":
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        text = json_text(content, indent=2) + "\n"
     else:
         heading = "".join(f"# {line}\n" for line in HEADING.split("\n"))
         text = heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
@@ -27,6 +26,7 @@ from analysis.selection import WORKAROUND
 from analysis.sentences import names_of
 from analysis.statistics import FASTER, FEWEST, NO_DIFFERENCE, SLOWER, Ratio
 from analysis.table import varying_axes
+from bench.console import Console
 from bench.record import Status
 from bench.verdicts import SIGN, STYLE, in_words
 
@@ -90,7 +90,7 @@ def render(lines: Sequence[Line], console: Console) -> None:
         if console.is_terminal:  # lines break between words there
             console.print(Padding(text, (0, 0, 0, 0)), highlight=False)
         else:
-            console.file.write(f"{line.signed}\n")
+            console.out(line.signed, highlight=False)
     if lines:
         console.print()
 

@@ -26,6 +26,7 @@ from analysis.headline import headline, report_command
 from analysis.identities import RESULT
 from analysis.reading import AnalysisError
 from analysis.table import clipped, closing_line, marks, readable, variant_notes
+from bench.printable import printable
 
 HERE = Path(__file__).resolve().parent
 FILE_NAME = "report.html"
@@ -76,7 +77,7 @@ def render(folder: Path, frame: pd.DataFrame, notebooks: Sequence[NotebookNode])
     sections = [(notebook, _title(notebook)) for notebook in notebooks]
     content["notebooks"] = [title for _, title in sections]
     page, _ = exporter.from_notebook_node(_merged(notebooks), {"report": content})
-    return str(page)
+    return printable(str(page))
 
 
 def content_of(folder: Path, frame: pd.DataFrame) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.identities import Sample, samples_of
 from analysis.sketches import ROUNDOFF, UNKNOWN, Sketch, SketchComparison, compare_sketches
+from bench.record_files import RecordsError, within
 
 READABLE_VERSION = 1
 """Of the file; `bench.worker.checking.sketch` says what is in it."""
@@ -58,7 +59,10 @@ def of_sides(
         return None
     common = sorted(set(paths[0]) & set(paths[1]))
     first, second = (one[common[0]] if common else one[min(one)] for one in paths)
-    return compare_files(Path(folder, first), Path(folder, second))
+    try:
+        return compare_files(within(Path(folder), first), within(Path(folder), second))
+    except RecordsError as refused:
+        return SketchComparison(UNKNOWN, f"the sketch {refused}")
 
 
 def _by_round(trials: pd.DataFrame) -> dict[Sample, str]:

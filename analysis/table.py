@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from analysis.gradients import gradients_of
 from analysis.identities import RESULT, cautions
 from analysis.statistics import figure_of_rounds
 from analysis.wording import marked
+from bench.console import Console
 from bench.record import MODE_MARKS
 from bench.verdicts import SIGN, STYLE
 

@@ -25,6 +25,7 @@ from bench.cli_reading import AcrossMachines, loaded
 from bench.cli_selfcheck import selfcheck
 from bench.cli_sketch import sketch
 from bench.cli_trace import trace
+from bench.printable import guard_streams
 
 app = typer.Typer(
     name="spbench",
@@ -131,6 +132,7 @@ def report(
 
 def main() -> None:
     """The entry point. Bash completion calls `spbench -sc`, without the subcommand's name."""
+    guard_streams()
     arguments = sys.argv[1:]
     if arguments[:1] in (["-sc"], ["--shell-completion"]):
         os.environ["COMP_LINE"] = os.environ.get("COMP_LINE", "").replace(" sweep", "", 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 import typer
 
 from bench.cli_errors import one_line
+from bench.printable import json_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bench.console import Console
     from bench.controller.doctor import Question
 
 NOT_RIGHT = 1
@@ -131,7 +130,7 @@ def _self_test(question: Question, to_json: bool) -> bool:
 
 def console() -> Console:
     """Standard output; wide enough for the matrix where no terminal says how wide it is."""
-    from rich.console import Console
+    from bench.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
 
@@ -139,9 +138,9 @@ def console() -> Console:
 @contextmanager
 def _running(steps: int) -> Iterator[tuple[Callable[..., Any], Note]]:
     """What launches trials, and what tells the person who waits; logs are not kept."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from bench.console import Console
     from bench.controller.environments import provide
     from bench.controller.hosts import Hosts
 
@@ -166,4 +165,4 @@ def _running(steps: int) -> Iterator[tuple[Callable[..., Any], Note]]:
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    typer.echo(json_text(content, indent=2))

@@ -31,9 +31,9 @@ def list_environments() -> None:
 
     Example: spbench env list
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from bench.console import Console
     from bench.controller.environments import (
         EnvironmentProblem,
         cache_dir,

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import typer
 
+from bench import printable
+
 USER_ERROR = 2
 
 
@@ -16,5 +18,10 @@ def one_line(*known: type[Exception]) -> Iterator[None]:
     try:
         yield
     except known as error:
-        typer.echo(f"spbench: {error}", err=True)
+        typer.echo(f"spbench: {_on_one_line(error)}", err=True)
         raise typer.Exit(USER_ERROR) from error
+
+
+def _on_one_line(error: Exception) -> str:
+    lines = (line.strip() for line in str(error).split("\n"))
+    return printable.one_line(" ".join(line for line in lines if line))

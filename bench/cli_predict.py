@@ -10,6 +10,7 @@ import typer
 
 from bench.cli_errors import one_line
 from bench.cli_reading import loaded
+from bench.printable import json_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,15 +75,12 @@ def predict(
 
     Example: spbench predict --model 8b --cluster h100 --gpus 32 --seq-len 131072 --checkpointing
     """
-    import json
-
-    from rich.console import Console
-
     from analysis.prediction.errors import published_errors
     from analysis.prediction.files import THIS_MACHINE, model_named
     from analysis.prediction.splits import NothingFits, Setting, predict_splits, recommend
     from analysis.prediction.table import as_json, show_basis, show_splits
     from analysis.reading import AnalysisError
+    from bench.console import Console
 
     with one_line(AnalysisError):
         count = _count(gpus)
@@ -109,7 +107,7 @@ def predict(
         recommendation, refusal = None, str(nothing)
     if to is PredictionFormat.JSON:
         typer.echo(
-            json.dumps(
+            json_text(
                 {
                     **as_json(setting, splits, recommendation, fitted, impossible),
                     "skipped": skipped,
@@ -192,8 +190,7 @@ def _fitted(results: Path, setting: Setting) -> tuple[Fit, Setting, list[str], l
 
 def this_machine(ranks: int, remeasure: bool = False) -> Cluster:
     """The machine at hand as `ranks` ranks see it; measured at first use, then remembered."""
-    from rich.console import Console
-
+    from bench.console import Console
     from bench.controller.environments import EnvironmentProblem
     from bench.controller.this_machine import MeasurementFailed, measured
 

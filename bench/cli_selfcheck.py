@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +12,10 @@ import typer
 
 from bench.cli_doctor import INTERRUPTED, console
 from bench.cli_errors import one_line
+from bench.printable import json_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from bench.console import Console
     from bench.controller.selfcheck.row import Result, Row
     from bench.controller.selfcheck.stand import Stand
 
@@ -97,7 +96,7 @@ def _check(python: Path, gpus: tuple[str, ...], rows: list[Row], to_json: bool) 
     missed = [result for result in results if result.missed]
     if to_json:
         content = {"python": str(python), "device": where, "rows": [_fields(r) for r in results]}
-        typer.echo(json.dumps({**content, "missed": len(missed)}, indent=2, ensure_ascii=False))
+        typer.echo(json_text({**content, "missed": len(missed)}, indent=2))
     else:
         out.print(f"\n{_answer(results)}", highlight=False, soft_wrap=True)
     return bool(missed)
@@ -119,7 +118,7 @@ def _stand(python: Path, gpus: tuple[str, ...]) -> Iterator[Stand]:
 @contextmanager
 def _status() -> Iterator[Any]:
     """Tells the person who waits which row runs, on a terminal only."""
-    from rich.console import Console
+    from bench.console import Console
 
     console = Console(stderr=True)
     with console.status("starting the interpreter") as status:

@@ -23,12 +23,11 @@ def answer(folder: Path, again: Sequence[str] = (), across_machines: bool = Fals
 
     `again` is the command that made the folder, where it is known.
     """
-    from rich.console import Console
-
     from analysis import audit_table, sections, table
     from analysis.audit import is_audit
     from analysis.frame import AnalysisError
     from analysis.headline import headline, render
+    from bench.console import Console
 
     console = Console()
     with one_line(AnalysisError):
@@ -47,11 +46,11 @@ def answer(folder: Path, again: Sequence[str] = (), across_machines: bool = Fals
 
 def comparisons_in_words(folder: Path, frame: pd.DataFrame) -> None:
     """Tell what the natural comparisons of a folder say; `frame` is what was read of it."""
-    from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
     from analysis.answers import all_answers
+    from bench.console import Console
 
     console = Console()
     for one in all_answers(folder, frame):
@@ -83,6 +82,8 @@ def failures(folder: Path) -> None:
             typer.echo(f"  {text.heading}\n{body}" if body else f"  {text.heading}")
         for log in failure.logs[:1]:
             typer.echo(f"  output of the ranks: {folder / log}")
+        for why in failure.refused[:1]:
+            typer.echo(f"  output of the ranks: {why}")
         typer.echo()
     if not found:
         typer.echo("every trial is ok")
@@ -95,9 +96,8 @@ def report(
     across_machines: bool = False,
 ) -> None:
     """Make the report and say where it is; `frame` is what was read of the folder already."""
-    from rich.console import Console
-
     from analysis.frame import AnalysisError
+    from bench.console import Console
 
     with one_line(AnalysisError), Console().status("making the report"):
         from analysis.report import write

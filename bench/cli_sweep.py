@@ -55,8 +55,7 @@ def sweep(
     allow_unchecked: AllowUnchecked = False,
 ) -> None:
     """Hand the overrides to Hydra, then show the answer."""
-    from rich.console import Console
-
+    from bench.console import Console
     from bench.controller.environments import EnvironmentProblem
     from bench.controller.messages import ConfigurationError
     from bench.controller.run import Run, start

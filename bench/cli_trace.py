@@ -22,11 +22,10 @@ def trace(
 
     Example: spbench trace results/profile
     """
-    from rich.console import Console
-
     from analysis.breakdown import one
     from analysis.breakdown_table import show
     from analysis.frame import AnalysisError
+    from bench.console import Console
 
     with one_line(AnalysisError):
         show(results, one(results, trial, loaded(results)), Console())

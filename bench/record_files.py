@@ -61,6 +61,25 @@ def flight_recorder_file(scratch: Path, rank: int) -> Path:
     return scratch / f"flight-{rank}"
 
 
+def within(folder: Path, name: object) -> Path:
+    """The file of a results folder that a record names: a log, a trace, a sketch.
+
+    Raises RecordsError for a name that leads out of the folder: records may come from anybody.
+    """
+    path = folder / str(name)
+    if not isinstance(name, str) or "\0" in name or not _inside(folder, path):
+        raise RecordsError(f"{name!r} is no file of the folder {folder}: it is not opened")
+    return path
+
+
+def _inside(folder: Path, path: Path) -> bool:
+    try:
+        path.exists()
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a name too long, a loop of links
+        return False
+
+
 class RawRecord(NamedTuple):
     """A line of a records file, parsed but not validated."""
 

@@ -22,8 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Optional
 
-from rich.console import Console
-
+from bench.console import Console
 from bench.controller import run as run_module
 from bench.controller import sweep
 from bench.controller.run import Run, start

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.style import alt_text
+from bench.printable import printable
 
 MOST_SVG_BYTES = 400_000
 """A figure with more is shown as pixels."""
@@ -42,7 +43,7 @@ def rendered(figure: Figure) -> tuple[str, bytes | str]:
     vector = io.StringIO()
     figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
     if vector.tell() <= MOST_SVG_BYTES:
-        return "image/svg+xml", vector.getvalue()
+        return "image/svg+xml", printable(vector.getvalue())  # XML may hold no control characters
     pixels = io.BytesIO()
     figure.savefig(pixels, format="png", dpi=PIXELS_PER_INCH)
     return "image/png", pixels.getvalue()

@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import LINES, MARKERS, MAX_SERIES, colour_of, limited, printable
+from analysis.figures.style import LINES, MARKERS, MAX_SERIES, colour_of, limited
 from analysis.gradients import UNCHECKED, gradients_of
 from analysis.identities import PARTS, RESULT, cautions
 from analysis.table import in_order, natural, varying_axes
+from bench.printable import printable
 from bench.record import PHASES
 from bench.rounds import figure_of_rounds
 from bench.verdicts import SIGN

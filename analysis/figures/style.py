@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 
+from bench.printable import printable
+
 LOSS_COLOURS = {
     "all_gather": "#0072B2",
     "weighted_all_reduce": "#E69F00",
@@ -272,8 +274,3 @@ def limited(texts: list[str], most: int, noun: str) -> list[str]:
     if len(texts) <= most:
         return texts
     return [*texts[: most - 1], f"… and {len(texts) - most + 1:,} more {noun}"]
-
-
-def printable(text: str) -> str:
-    """`text` without what cannot stand in a picture: control characters become �."""
-    return "".join(one if one.isprintable() or one == "\n" else "�" for one in text)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from analysis.prediction.splits import Recommendation, Setting, Split
+from bench.console import Console
 
 if TYPE_CHECKING:
     from analysis.prediction.fit import Fit

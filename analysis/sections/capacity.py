@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from analysis.capacity import searches
 from analysis.table import variant_notes
+from bench.console import Console
 
 NOTEBOOKS = ("capacity",)
 

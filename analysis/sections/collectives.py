@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from analysis.collectives import (
     variants_of,
 )
 from analysis.table import variant_notes
+from bench.console import Console
 
 NOTEBOOKS = ("collectives",)
 STYLES = {"ok": "green", "no gradient": "yellow", "lost": "yellow"}

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from analysis.compat import Matrix, Outcome, Pair, in_order, matrices, stages_text, summary
 from analysis.table import STYLES, closing_line, variant_notes
+from bench.console import Console
 
 NOTEBOOKS = ("compat",)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from analysis.breakdown import shares
 from analysis.breakdown_table import GAP, disagreements, hidden_part, hidden_share
@@ -16,6 +16,7 @@ from analysis.frame import records, rows_with_records
 from analysis.identities import RESULT
 from analysis.table import VARIANT, closing_line, in_order, row_axes, variant_notes
 from analysis.wording import span
+from bench.console import Console
 
 NOTEBOOKS = ("profile",)
 
@@ -66,7 +67,7 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
         cells = [str(row[name]) for name in axes]
         mine = parts.get(_place(row))
         if mine is None:
-            table.add_row(*cells, f"[red]{row['status']}: {row['failure']}[/]")
+            table.add_row(*cells, Text(f"{row['status']}: {row['failure']}", "red"))
             continue
         percent = [f"{100 * mine.get(name, 0.0):.1f}" for name in columns]
         other = 100 * sum(value for name, value in mine.items() if name not in columns)

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.console import Console
 from bench.controller import doctor_collectives
 from bench.controller.doctor import Audit, losses
 from bench.controller.doctor_collectives import Survey
@@ -192,7 +192,7 @@ def _recipe(recipe: Recipe, console: Console) -> None:
             f"ZeRO {c.zero}, mask={c.mask}: {_fault(c)}" for c in failed
         )
     console.print(f"\n{what} ({proof})\n", style="bold", highlight=False, soft_wrap=True)
-    console.file.write(recipe.source)  # as it is: to be copied
+    console.out(recipe.source, end="", highlight=False)  # as it is: to be copied
 
 
 def _survey(survey: Survey, console: Console) -> None:

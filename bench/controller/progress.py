@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Optional
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from bench import theory
+from bench.console import Console
 from bench.controller.precision import Widths
+from bench.printable import one_line
 from bench.record import MODE_MARKS, Record, Status
 from bench.rounds import slowest
 from bench.trial import Configuration, Trial
@@ -219,9 +221,7 @@ class LogDisplay:
         self._say(f"{self._counts.precision(found)}{more}")
 
     def _say(self, line: str) -> None:
-        # Not `print`: rich would wrap, and take brackets for markup.
-        self._console.file.write(line + "\n")
-        self._console.file.flush()
+        self._console.out(one_line(line), highlight=False)  # `print` would wrap
 
 
 class LiveDisplay:

@@ -15,8 +15,8 @@ import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
+from bench.console import Console
 from bench.controller import sweep, torch_gpus
 from bench.controller.config import CONF, keys, settings_of, to_configuration
 from bench.controller.messages import explain_hydra, is_hydra_error, unknown_option
