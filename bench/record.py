@@ -157,7 +157,8 @@ class Record(Part):
     machine: Optional[MachineProvenance] = None
     details: Dict[str, Any] = {}
     """What a scenario adds. `headline`: its finding in a few words, for the display; `rows`: what
-    the ranks noted on their way, in rank order, there even when a rank failed later."""
+    the ranks noted on their way, in rank order, there even when a rank failed later, and
+    `rows_left_out`: how many of too many were not kept (`bench.rows`)."""
     log: Optional[str] = None
     """Output of the ranks, relative to the results folder."""
     flight_recorder: List[str] = []

@@ -8,8 +8,6 @@ NCCLUtils.cpp (`ncclGetErrorWithVersion`, `getNcclErrorDetailStr`), from torch 2
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from bench.record import Status
 
 _TIMED_OUT = "Watchdog caught collective operation timeout"
@@ -44,7 +42,6 @@ _OUT_OF_MEMORY = (
     "failed to cuda calloc",
     "failed to cuda host alloc",
 )
-_MOST_READ = 16 << 20
 
 
 def says_out_of_memory(text: str) -> bool:
@@ -71,12 +68,3 @@ def meaning(output: str) -> tuple[Status, str] | None:
     if says_out_of_memory(output.partition(_LAST_WORDS)[2]):
         return Status.OOM, "an exception that nobody caught said that memory ran out"
     return None
-
-
-def written_since(log: Path | None, start: int) -> str:
-    """What was added to `log` after its first `start` bytes; empty where there is no log."""
-    if log is None or not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(start)
-        return file.read(_MOST_READ).decode(errors="replace")

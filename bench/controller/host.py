@@ -16,6 +16,7 @@ from bench.controller.code import DISK, reference_folder
 from bench.controller.gpus import driver_version
 from bench.controller.outcome import Flight
 from bench.controller.server_process import ServerProcess
+from bench.controller.trial_log import TrialLog
 from bench.record import GradientMode, RankError, Record, Status, Wanted, WorkerProvenance
 from bench.record_files import flight_recorder_file
 from bench.trial import Configuration, Trial
@@ -129,7 +130,7 @@ class Host:
         c = trial.configuration
         scratch, began = self._server.scratch / trial.id, time.time()
         scratch.mkdir(parents=True, exist_ok=True)
-        flight = Flight(c.world, scratch, log)
+        flight = Flight(c.world, scratch, written := TrialLog(log))
         self._server.send(
             op="run",
             configuration=c.model_dump(mode="json"),
@@ -141,7 +142,7 @@ class Host:
             check_reason=why_not,
         )
         try:
-            self._watch(flight, trial)
+            self._watch(flight, trial, written)
             if flight.failed():
                 self._progressed(flight, on_cpu=False)  # where each rank was
         finally:
@@ -154,12 +155,13 @@ class Host:
                 leftovers.remove_nccl_segments(began)
             if flight.failed() or not flight.all_settled():
                 leftovers.remove_build_locks(self._server.interpreter.extensions, began)
+            written.finish()
             flight.collect_rows()
             flight.dumps = _keep_dumps(scratch, log, c.world)
             shutil.rmtree(scratch, ignore_errors=True)
         return flight
 
-    def _watch(self, flight: Flight, trial: Trial) -> None:
+    def _watch(self, flight: Flight, trial: Trial, log: TrialLog) -> None:
         """Until all ranks have ended, one has failed, or the time is up."""
         limits, hang_s = trial.configuration.limits, _hang_s(trial)
         start = last_progress = time.monotonic()
@@ -167,6 +169,7 @@ class Host:
         failed_at: float | None = None
         finished_at: float | None = None
         while not flight.over():
+            log.trim()
             now = time.monotonic()
             if flight.all_finished():  # one that died while it parted leaves the others waiting
                 finished_at = now if finished_at is None else finished_at

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.controller import abort, deaths, faults, rows
+from bench.controller import deaths, faults, rows
 from bench.controller.deaths import Death
 from bench.controller.faults import Fault
 from bench.controller.reports import (
@@ -16,6 +16,7 @@ from bench.controller.reports import (
     is_out_of_memory,
     worst_gradient,
 )
+from bench.controller.trial_log import TrialLog
 from bench.failure_text import useful_line
 from bench.record import CPU_PHASES, PHASES, RankError, RankOutcome, Status
 from bench.trial import EnvironmentSpec
@@ -24,16 +25,20 @@ from bench.trial import EnvironmentSpec
 class Flight:
     """A trial in the air: collects the server's lines, then says what happened."""
 
-    def __init__(self, world: int, scratch: Path | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self, world: int, scratch: Path | None = None, log: TrialLog | None = None
+    ) -> None:
         self.world = world
         self._scratch, self._log = scratch, log
-        self._log_start = log.stat().st_size if log is not None and log.exists() else 0
         self._rows: list[dict[str, Any]] = []
         self._faults: list[Fault] = []
+        self._rows_left_out = 0
         self.pids: list[int] = []
         self.store_port = 0
         self.oom_kills_before = deaths.oom_kills()
         self.dumps: list[Path] = []  # of torch's flight recorder
+        self.shared_memory: list[str] = []
+        """What ranks left in shared memory, in a few words each."""
         self._reports: dict[int, dict[str, Any]] = {}
         self._exits: dict[int, dict[str, Any]] = {}
         self._dead: list[Death] = []  # without a report, in the order in which they ended
@@ -88,9 +93,10 @@ class Flight:
         if self._scratch is None:
             return
         for rank in range(self.world):
-            found, wrong = rows.read(self._scratch, rank)
-            self._rows += found
-            self._faults += wrong
+            noted = rows.read(self._scratch, rank)
+            self._rows += noted.rows
+            self._rows_left_out += noted.left_out
+            self._faults += noted.faults
 
     def over(self) -> bool:
         """Whether nothing more is to come."""
@@ -146,6 +152,8 @@ class Flight:
             fields["timings_valid"] = not shared
         if self._rows:
             fields["details"] = {**fields.get("details", {}), "rows": self._rows}
+        if self._rows_left_out:
+            fields["details"]["rows_left_out"] = self._rows_left_out
         return fields
 
     def _status(self) -> tuple[Status, str | None]:
@@ -176,7 +184,7 @@ class Flight:
         return not deaths.followed(self._dead, self._output())
 
     def _output(self) -> str:
-        return abort.written_since(self._log, self._log_start)
+        return "" if self._log is None else self._log.output()
 
     def _whereabouts(self) -> str:
         """Where the ranks were: `ranks 0, 1 in backward, rank 2 in forward`."""
@@ -253,6 +261,9 @@ class Flight:
         texts = [text for _, r in sorted(self._reports.items()) for text in r.get("warnings", [])]
         if self._threads_at_fork != 1:
             texts.append(f"spbench: the server had {self._threads_at_fork} threads when it forked")
+        if self._log is not None and self._log.left_out:
+            texts.append(f"spbench: {self._log.left_out:,} bytes of the log were left out")
+        texts += [f"spbench: removed {what}, which ranks left" for what in self.shared_memory]
         texts += [
             f"spbench: rank {rank} had its results, then ended by {_death(exit_).manner}"
             for rank, exit_ in sorted(self._exits.items())

@@ -3,43 +3,41 @@
 from __future__ import annotations
 
 import json
-import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.controller.faults import Fault
 from bench.plain import Unwritable, plain, shown
 from bench.record_files import rows_file
+from bench.rows import read_rows
 
 
-def read(scratch: Path, rank: int) -> tuple[list[dict[str, Any]], list[Fault]]:
-    """The rows of `rank` in `scratch` that a record can hold, and what is wrong with the others."""
-    content = _content(rows_file(scratch, rank))
-    if content is None:
-        return [], [Fault(rank, "its file of rows is no file that can be read")]
-    whole = content.rpartition(b"\n")[0]  # a rank that is killed may leave half a line
+class Noted(NamedTuple):
+    """What a rank noted, as far as a record can hold it."""
+
+    rows: list[dict[str, Any]]
+    faults: list[Fault]
+    """What is wrong with the others."""
+    left_out: int
+    """Rows for which there was no room."""
+
+
+def read(scratch: Path, rank: int) -> Noted:
+    """The rows of `rank` in `scratch`."""
+    try:
+        lines, left_out = read_rows(rows_file(scratch, rank))
+    except OSError:  # ranks, whose folder it is in, may have put anything there
+        return Noted([], [Fault(rank, "its file of rows is no file that can be read")], 0)
     rows, faults = [], []
-    for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             rows.append(_row(line, rank))
         except ValueError as error:
             faults.append(f"row {number} {error}")
     if not faults:
-        return rows, []
+        return Noted(rows, [], left_out)
     more = f" (and {len(faults) - 1} other rows)" if len(faults) > 1 else ""
-    return rows, [Fault(rank, f"{faults[0]}{more}")]
-
-
-def _content(path: Path) -> bytes | None:
-    """What `path` holds; None where the ranks, whose folder it is in, put something else there."""
-    try:
-        if not stat.S_ISREG(path.stat(follow_symlinks=False).st_mode):
-            return None
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError:
-        return None
+    return Noted(rows, [Fault(rank, f"{faults[0]}{more}")], left_out)
 
 
 def _row(line: bytes, rank: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 from bench.plain import plain
 from bench.record import GradientMode
 from bench.record_files import rows_file
+from bench.rows import RowsWriter
 from bench.trial import Configuration
 from bench.worker import flight_recorder
 
@@ -58,6 +59,7 @@ class Rank:
     observed: Dict[str, Any] = field(default_factory=dict)
     """What this rank saw of its surroundings, for the record: see `bench.controller.outcome`."""
     _beats: int = field(default=0, repr=False)
+    _rows: Optional[RowsWriter] = field(default=None, repr=False)
 
     @property
     def configuration(self) -> Configuration:
@@ -84,11 +86,13 @@ class Rank:
     def row(self, **fields: Any) -> None:
         """Note a finding for `details["rows"]` of the record; it outlives this rank.
 
-        The rank's index is added. Raises `bench.plain.Unwritable` where `fields` are no JSON.
+        The rank's index is added. Of more than twice `bench.rows.KEPT_BYTES`, those in the middle
+        are left out, and the record says how many. Raises `bench.plain.Unwritable` where `fields`
+        are no JSON.
         """
-        line = json.dumps(plain({"rank": self.index, **fields})).encode() + b"\n"
-        with rows_file(self.request.scratch, self.index).open("ab") as file:
-            file.write(line)
+        if self._rows is None:
+            self._rows = RowsWriter(rows_file(self.request.scratch, self.index))
+        self._rows.append(json.dumps(plain({"rank": self.index, **fields})).encode())
 
     def entering(self, step: int) -> Callable[[str], None]:
         """`enter` for the phases of one step."""

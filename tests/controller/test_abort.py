@@ -12,6 +12,7 @@ import pytest
 
 from bench.controller.outcome import Flight
 from bench.controller.reports import is_out_of_memory
+from bench.controller.trial_log import TrialLog
 from bench.record import RankError, Status
 from tests.controller.test_outcome import exited, finished, raised
 
@@ -79,7 +80,7 @@ NCCL_LOST_A_PEER = (
 
 def outcome(log: Path, written: str, *lines: Any, world: int = 4) -> dict[str, Any]:
     """The record's fields of a trial whose ranks wrote `written` while it ran."""
-    flight = Flight(world, log=log)
+    flight = Flight(world, log=TrialLog(log))
     flight.oom_kills_before = 1 << 60  # no kill of this machine can count
     with log.open("a") as file:
         file.write(written)

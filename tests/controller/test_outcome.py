@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from bench.controller.outcome import Flight, version_mismatch
 from bench.controller.reports import failure_line, is_out_of_memory, worst_gradient
 from bench.record import RankError, Status
 from bench.record_files import rows_file
+from bench.rows import RowsWriter
 from bench.trial import EnvironmentSpec
 from bench.worker.metrics.gradient import Noise, judge
 
@@ -174,3 +176,15 @@ def test_details_are_those_of_rank_0_and_the_rows_of_all(tmp_path: Path) -> None
         "headline": "one",
         "rows": [{"rank": 1, "case": "a"}],
     }
+
+
+def test_of_too_many_rows_the_record_says_how_many_are_left_out(tmp_path: Path) -> None:
+    writer = RowsWriter(rows_file(tmp_path, 0))
+    for case in "abcd":  # of 1.5 MB each: 2 MB hold one
+        writer.append(json.dumps({"rank": 0, "case": case, "text": "x" * 1_500_000}).encode())
+    flight = Flight(1, tmp_path)
+    flight.take(finished(0))
+    flight.collect_rows()
+    details = flight.fields()["details"]
+    assert [row["case"] for row in details["rows"]] == ["a", "d"]
+    assert details["rows_left_out"] == 2

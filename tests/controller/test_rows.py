@@ -45,7 +45,7 @@ def test_a_row_that_no_record_can_hold_is_named_and_the_others_are_kept(
     tmp_path: Path, line: bytes, why: str
 ) -> None:
     rows_file(tmp_path, 1).write_bytes(GOOD + line + b"\n" + GOOD)
-    found, [fault] = rows.read(tmp_path, 1)
+    found, [fault], _ = rows.read(tmp_path, 1)
     assert found == [json.loads(GOOD)] * 2
     assert fault.rank == 1 and fault.text.startswith(why)
 
@@ -55,9 +55,9 @@ def test_what_a_rank_put_in_place_of_its_rows_is_never_waited_for(tmp_path: Path
     rows_file(tmp_path, 1).mkdir()
     rows_file(tmp_path, 2).symlink_to("/dev/zero")
     for rank in range(3):
-        found, [fault] = rows.read(tmp_path, rank)
+        found, [fault], _ = rows.read(tmp_path, rank)
         assert (found, fault.text) == ([], "its file of rows is no file that can be read")
-    assert rows.read(tmp_path, 3) == ([], [])
+    assert rows.read(tmp_path, 3) == ([], [], 0)
 
 
 def test_a_trial_whose_rows_are_damaged_is_not_ok(tmp_path: Path) -> None:
