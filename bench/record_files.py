@@ -56,6 +56,11 @@ def rows_file(scratch: Path, rank: int) -> Path:
     return scratch / f"rows-{rank}.jsonl"
 
 
+def shared_memory_note(scratch: Path, rank: int) -> Path:
+    """Where a rank notes the files that it makes in shared memory, a line each."""
+    return scratch / f"shared-memory-{rank}"
+
+
 def flight_recorder_file(scratch: Path, rank: int) -> Path:
     """Where torch's flight recorder writes what the collectives of a rank were doing."""
     return scratch / f"flight-{rank}"

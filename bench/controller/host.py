@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import theory
-from bench.controller import first_loss, leftovers, outcome
+from bench.controller import first_loss, leftovers, outcome, shared_memory
 from bench.controller.code import DISK, reference_folder
 from bench.controller.gpus import driver_version
 from bench.controller.outcome import Flight
@@ -131,6 +131,7 @@ class Host:
         scratch, began = self._server.scratch / trial.id, time.time()
         scratch.mkdir(parents=True, exist_ok=True)
         flight = Flight(c.world, scratch, written := TrialLog(log))
+        others_memory = shared_memory.names()
         self._server.send(
             op="run",
             configuration=c.model_dump(mode="json"),
@@ -147,12 +148,15 @@ class Host:
                 self._progressed(flight, on_cpu=False)  # where each rank was
         finally:
             others: list[dict[str, Any]] = []
+            used = shared_memory.used_by(flight.pids)
             self._server.ask("kill", "ended", others, ANSWER_S)
             for line in others:
                 flight.take(line)
-            leftovers.remove_shared_memory(flight.store_port)
+            shared_memory.remove_deepspeed_buffers(flight.store_port)
             if c.comm.device == "cuda":
-                leftovers.remove_nccl_segments(began)
+                shared_memory.remove_nccl_segments(began)
+            used |= shared_memory.noted(scratch, flight.pids)
+            flight.shared_memory = shared_memory.remove_left(used - others_memory, began)
             if flight.failed() or not flight.all_settled():
                 leftovers.remove_build_locks(self._server.interpreter.extensions, began)
             written.finish()

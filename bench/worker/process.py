@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Set
 
 from bench.record import NOT_STARTED
-from bench.worker import visible_gpus
+from bench.record_files import shared_memory_note
+from bench.worker import shared_memory, visible_gpus
 from bench.worker.leaving import leave_together
 from bench.worker.rank import COLLECTIVES_GIVE_UP, Rank, Request, join
 
@@ -121,6 +122,7 @@ def _prepare(rank: Rank) -> None:
     stacks = (rank.request.scratch / f"stack-{rank.index}").open("w")
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
     faulthandler.enable(file=sys.stderr)
+    shared_memory.watch(shared_memory_note(rank.request.scratch, rank.index))
     rank.shared_bytes = anonymous_bytes()
     rank.enter("setup")
 

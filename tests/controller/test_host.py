@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,34 @@ def test_out_of_memory(run_trial: RunTrial) -> None:
     record = drill(run_trial, "memory", memory_limit=200 << 20, deepspeed=SMALL_BUCKETS)
     assert record.status is Status.OOM
     assert [e.rank for e in record.errors] == [3]
+
+
+def test_files_that_ranks_left_in_shared_memory_go_and_are_named(run_trial: RunTrial) -> None:
+    stranger = Path("/dev/shm") / f"not-of-the-trial-{os.getpid()}"
+    stranger.write_bytes(b"a data set")
+    try:
+        record = drill(run_trial, "litter")
+    finally:
+        stranger.unlink()  # it was there still
+    assert record.status is Status.ERROR
+    assert record.worker is not None
+    removed = [text for text in record.worker.warnings if "/dev/shm" in text]
+    assert len(removed) == 3
+    left = r"spbench: removed /dev/shm/(\S+) \(1,000 bytes\), which ranks left"
+    names = [match[1] for text in removed if (match := re.fullmatch(left, text))]
+    assert names[:2] == ["spbench-drill-mapped", "spbench-drill-opened"]
+    assert names[2].startswith("spbench_drill_")
+
+
+def test_a_log_keeps_its_first_and_its_last_10_mb(run_trial: RunTrial, results: Path) -> None:
+    record = drill(run_trial, "talk")
+    assert record.status is Status.OK and record.log is not None
+    log = results / record.log
+    assert 20_000_000 < log.stat().st_size < 20_000_100
+    assert record.worker is not None
+    [said] = [text for text in record.worker.warnings if "of the log" in text]
+    size = int(said.split()[1].replace(",", ""))
+    assert f"{size:,} bytes of output are left out here".encode() in log.read_bytes()
 
 
 def test_unknown_name_says_what_there_is(run_trial: RunTrial) -> None:

@@ -9,6 +9,8 @@ second step:
     hang     never joins the collective that the others are in
     spin     computes for ever, while the others wait
     memory   allocates until `memory_limit`, or the device, stops it
+    talk     prints 30 MB, and goes on
+    litter   makes files in shared memory, in three ways, and raises without removing them
     none     does not fail
 
 and `late` lets it do all its work, but end long after its peers, and need the store until then;
@@ -18,9 +20,11 @@ one phase is no progress there.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import torch
@@ -34,6 +38,7 @@ from bench.worker.reference import Reference
 from bench.worker.training import Trainer
 
 _BLOCK_ELEMENTS = 1 << 22
+_SHARED_MEMORY = Path("/dev/shm")
 LATE_S = 1.0
 """How much later than its peers the late rank ends: they need milliseconds."""
 
@@ -111,6 +116,24 @@ def _memory(device: torch.device) -> None:
         held.append(torch.ones(_BLOCK_ELEMENTS, device=device))
 
 
+def _talk(_: torch.device) -> None:
+    for _line in range(30_000):
+        print("x" * 999)
+
+
+def _litter(_: torch.device) -> None:
+    """A file that Python opens, one that a library maps, and one with our pid in its name."""
+    pid = os.getpid()
+    _SHARED_MEMORY.joinpath("spbench-drill-opened").write_bytes(bytes(1000))
+    libc = ctypes.CDLL(None)
+    for name in (b"spbench-drill-mapped", b"spbench_drill_%d" % pid):
+        fd = libc.open(bytes(_SHARED_MEMORY) + b"/" + name, os.O_RDWR | os.O_CREAT, 0o600)
+        os.ftruncate(fd, 1000)
+        if b"mapped" not in name:
+            os.close(fd)
+    raise RuntimeError("raised on purpose")
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -127,6 +150,8 @@ _FAULTS: Dict[str, Callable[[torch.device], None]] = {
     "hang": _hang,
     "spin": _spin,
     "memory": _memory,
+    "talk": _talk,
+    "litter": _litter,
     "none": _none,
     "late": _none,
 }
