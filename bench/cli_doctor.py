@@ -141,12 +141,14 @@ def _running(steps: int) -> Iterator[tuple[Callable[..., Any], Note]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from bench.console import Console
+    from bench.controller import interruption
     from bench.controller.environments import provide
     from bench.controller.hosts import Hosts
 
     console = Console(stderr=True)
     columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with (
+        interruption.once(),
         tempfile.TemporaryDirectory(prefix="spbench-doctor-") as folder,
         Progress(*columns, console=console, transient=True) as progress,
         Hosts(provide) as hosts,

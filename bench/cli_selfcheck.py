@@ -104,11 +104,13 @@ def _check(python: Path, gpus: tuple[str, ...], rows: list[Row], to_json: bool) 
 
 @contextmanager
 def _stand(python: Path, gpus: tuple[str, ...]) -> Iterator[Stand]:
+    from bench.controller import interruption
     from bench.controller.environments import provide
     from bench.controller.hosts import Hosts
     from bench.controller.selfcheck.stand import Stand
 
     with (
+        interruption.once(),
         tempfile.TemporaryDirectory(prefix="spbench-selfcheck-") as folder,
         Hosts(provide) as hosts,
     ):

@@ -29,7 +29,7 @@ SMALL = (
 )
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(folder: Path, *overrides: str, **variables: str) -> subprocess.Popen[str]:
     """A sweep from another working directory, as its own session."""
     return subprocess.Popen(
         [ROOT / "run_sweep.sh", *overrides, f"results={folder}"],
@@ -37,7 +37,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "COLUMNS": "120"},
+        env={**os.environ, "COLUMNS": "120", **variables},
         start_new_session=True,
     )
 
@@ -121,6 +121,28 @@ def test_interrupted_sweeps_leave_whole_records_and_no_process(
     sweep(folder, arguments)
     assert sorted(r.round for r in records(folder)) == [0, 1, 2, 3, 4, 5]
     assert {r.trial_id for r in kept} <= {r.trial_id for r in records(folder)}
+
+
+@pytest.mark.parametrize("moment", ["a server starts", "a trial runs"])
+def test_an_impatient_second_ctrl_c_leaves_no_scratch_folder(tmp_path: Path, moment: str) -> None:
+    scratch, folder = tmp_path / "scratch", tmp_path / "results"
+    scratch.mkdir()
+    ready = {
+        "a server starts": lambda: list(scratch.glob("spbench-*")) != [],
+        "a trial runs": lambda: folder.exists() and len(records(folder)) >= 1,
+    }
+    arguments = (*SMALL, "environment=torch-2.13", "loss=local", "rounds=20")
+    process = start(folder, *arguments, TMPDIR=str(scratch))
+    wait_until(ready[moment])
+    family = below(process)
+    for _ in range(4):  # the first ends it, and none of the others its tidying up
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    assert process.wait(timeout=30) != 0
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert process.stdout is not None
+    process.stdout.close()
+    assert list(scratch.glob("spbench-*")) == []
 
 
 def test_two_sweeps_in_one_folder_share_the_work(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from bench.console import Console
-from bench.controller import sweep, torch_gpus
+from bench.controller import interruption, sweep, torch_gpus
 from bench.controller.config import CONF, keys, settings_of, to_configuration
 from bench.controller.messages import explain_hydra, is_hydra_error, unknown_option
 from bench.controller.progress import display
@@ -32,8 +31,6 @@ DEFAULT_EXPERIMENT = "quick"
 
 LauncherOf = Callable[[Callable[[EnvironmentSpec], Any]], AbstractContextManager[sweep.Launcher]]
 """Makes what runs trials from what gives the interpreter of an environment."""
-
-_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 _OTHER_MODES = {"--cfg", "-c", "--info", "-i", "--run", "-r", "--multirun", "-m"} | {
     "--hydra-help",
@@ -117,7 +114,7 @@ class Run:
             settled=len(schedule.trials) - len(schedule.left),
         )
         watch = _watch()
-        with _terminable(), self._launcher(interpreter_of, watch) as launcher, shown:
+        with interruption.once(), self._launcher(interpreter_of, watch) as launcher, shown:
             if pool is not None:
                 pool.leave = launcher.leave
             self.summary = sweep.run(schedule, launcher, shown, watch)
@@ -215,21 +212,6 @@ def _watch() -> MachineWatch:
     from bench.controller.provenance import MachineWatch
 
     return MachineWatch()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let a SIGTERM, or the terminal's end, end a sweep just as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in _ENDINGS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
+import secrets
 import select
 import shutil
 import subprocess
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 300.0
 """Importing torch and DeepSpeed takes 5 s on a warm disk and minutes on a cold network one."""
 _SCRATCH_PREFIX = "spbench-"
+_scratch_folders: set[Path] = set()
 _OVERRULING = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
 """Variables, set in images of NGC, by which float32 products are TF32 whatever `matmul` says."""
 
@@ -43,7 +46,11 @@ class ServerProcess:
         self.scratch = _make_scratch()
         self._fingerprints: dict[str, dict[str, Any]] = {}
         before = DISK.stamps()
-        self._process = self._start(device, shm, log)
+        try:
+            self._process = self._start(device, shm, log)
+        except BaseException:
+            _remove_scratch(self.scratch)
+            raise
         try:
             ready = self._await_ready(log)
         except BaseException:
@@ -193,7 +200,7 @@ class ServerProcess:
         for fd in (self._commands, self._answers):
             os.close(fd)
         psutil.wait_procs(ranks, timeout=3)
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        _remove_scratch(self.scratch)
 
 
 def _environment(interpreter: Interpreter, device: str, scratch: Path) -> dict[str, str]:
@@ -245,7 +252,22 @@ def _make_scratch() -> Path:
         owner = stale.name.removeprefix(_SCRATCH_PREFIX).split("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(stale, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-", dir=base))
+    scratch = base / f"{_SCRATCH_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+    _scratch_folders.add(scratch)  # first: Ctrl-C may come at any moment
+    scratch.mkdir(mode=0o700)
+    return scratch
+
+
+def _remove_scratch(scratch: Path) -> None:
+    shutil.rmtree(scratch, ignore_errors=True)
+    _scratch_folders.discard(scratch)
+
+
+@atexit.register
+def _remove_forgotten() -> None:
+    """Remove the folders of servers that an interruption let nobody close."""
+    for scratch in list(_scratch_folders):
+        _remove_scratch(scratch)
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from bench.controller import interruption
 from bench.controller.config import CONF
 from bench.controller.environments import cache_dir, known_specs, provide
 from bench.controller.gpus import visible_gpus
@@ -94,7 +95,7 @@ def _measure(ranks: int) -> dict[str, Any]:
         sp=1,
         gradient_check="off",
     )
-    with tempfile.TemporaryDirectory() as folder, Hosts(provide) as hosts:
+    with interruption.once(), tempfile.TemporaryDirectory() as folder, Hosts(provide) as hosts:
         record: Record = hosts.run(Trial(configuration=configuration, round=0), Path(folder))
     if record.status is not Status.OK:
         raise MeasurementFailed(
