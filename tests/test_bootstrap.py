@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -108,9 +107,7 @@ def test_sets_itself_up_once_and_keeps_folder_arguments_and_exit_code(
     assert first.stdout == f"1.16.0|{here}|{checkout}|['spbench', 'a b', 'c=*']\n"
     assert first.returncode == 7
 
-    start = time.perf_counter()
     again = launch(checkout, "a b", "c=*", cwd=here, **foreign)
-    assert time.perf_counter() - start < 1
     assert (again.stdout, again.stderr, again.returncode) == (first.stdout, "", 7)
     assert len(tools(checkout)) == 1
 

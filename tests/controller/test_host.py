@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,10 @@ def test_versions_that_do_not_match_are_no_number(results: Path) -> None:
 
 
 def test_interpreter_without_torch_is_an_environment_record(results: Path, tmp_path: Path) -> None:
+    starts = []
+
     def broken(asked: EnvironmentSpec) -> Interpreter:
+        starts.append(asked)
         real = provide(spec("torch-2.13"))
         shadow = tmp_path / "torch"
         shadow.mkdir(exist_ok=True)
@@ -154,11 +156,10 @@ def test_interpreter_without_torch_is_an_environment_record(results: Path, tmp_p
     try:
         with Hosts(broken) as hosts:
             record = hosts.run(Trial(configuration=configuration, round=0), results)
-            started = time.monotonic()
             again = hosts.run(Trial(configuration=configuration, round=1), results)
-            assert time.monotonic() - started < 1.0  # a broken server is not started again
     finally:
         del os.environ["SPBENCH_USER_PYTHONPATH"]
+    assert len(starts) == 1  # a broken server is not started again
     assert record.status is again.status is Status.ENVIRONMENT
     assert "libcudart is missing" in str(record.reason)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -86,14 +88,19 @@ def test_cpu_time_of_a_living_grandchild_is_ours() -> None:
         process.communicate("\n")
 
 
-def test_a_foreign_process_is_seen() -> None:
+def test_a_foreign_process_is_seen(tmp_path: Path) -> None:
     # Its parent ends at once, so that it belongs to nobody's family but init's.
-    burn = "import time\nend = time.time() + 3\nwhile time.time() < end: pass"
+    pid = tmp_path / "pid"
+    burn = "import os, sys\nopen(sys.argv[1], 'w').write(f'{os.getpid()}.')\nwhile True: pass"
+    command = shlex.join(["setsid", sys.executable, "-c", burn, str(pid)])
+    subprocess.run(["sh", "-c", f"{command} >/dev/null 2>&1 &"])
+    while not pid.exists() or not pid.read_text().endswith("."):
+        time.sleep(0.01)
     watch = MachineWatch()
     watch.begin()
-    subprocess.run(["sh", "-c", f"setsid '{sys.executable}' -c '{burn}' >/dev/null 2>&1 &"])
     time.sleep(1.5)
     machine, reasons = watch.finish()
+    os.kill(int(pid.read_text().rstrip(".")), signal.SIGKILL)
     assert machine.foreign_cores > foreign_cores_limit(machine.cores)
     assert any(reason.startswith("other processes kept") for reason in reasons)
 
