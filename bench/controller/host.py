@@ -15,7 +15,8 @@ from bench.controller import first_loss, leftovers, outcome, shared_memory
 from bench.controller.code import DISK, reference_folder
 from bench.controller.gpus import driver_version
 from bench.controller.outcome import Flight
-from bench.controller.server_process import ServerProcess
+from bench.controller.problem import require_log
+from bench.controller.server_process import ServerLost, ServerProcess
 from bench.controller.trial_log import TrialLog
 from bench.record import GradientMode, RankError, Record, Status, Wanted, WorkerProvenance
 from bench.record_files import flight_recorder_file
@@ -59,10 +60,14 @@ class Host:
             return {}
         return {"code": code, "worker": self._provenance(Flight(configuration.world))}
 
+    def is_running(self) -> bool:
+        """Whether the server has neither ended nor been stopped."""
+        return self._server.is_running()
+
     def is_stale(self, configuration: Configuration) -> bool:
         """Whether the server runs other code than the files on the disk now say.
 
-        Raises `ServerBroken` when the server itself is lost.
+        Raises `ServerLost` when the server itself is lost.
         """
         if self._server.torn:
             return True
@@ -73,7 +78,7 @@ class Host:
     def run(self, trial: Trial, folder: Path, log_name: str) -> Record:
         """One trial, whose output goes to `logs/<log_name>.log` of `folder`.
 
-        Raises `ServerBroken` when the server itself is lost.
+        Raises `ServerLost` when the server itself is lost.
         """
         c = trial.configuration
         self.learnt = []
@@ -83,7 +88,7 @@ class Host:
             seen = {"worker": self._provenance(Flight(c.world)), "code": code}
             return Record.of(trial, Status.ENVIRONMENT, started, 0.0, reason=self.mismatch, **seen)
         log = folder / "logs" / f"{log_name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        require_log(log)
         failure = self._ensure(trial, "off", log)
         if failure is not None:
             status, reason, error = failure
@@ -147,11 +152,8 @@ class Host:
             if flight.failed():
                 self._progressed(flight, on_cpu=False)  # where each rank was
         finally:
-            others: list[dict[str, Any]] = []
             used = shared_memory.used_by(flight.pids)
-            self._server.ask("kill", "ended", others, ANSWER_S)
-            for line in others:
-                flight.take(line)
+            self._end(flight)
             shared_memory.remove_deepspeed_buffers(flight.store_port)
             if c.comm.device == "cuda":
                 shared_memory.remove_nccl_segments(began)
@@ -164,6 +166,16 @@ class Host:
             flight.dumps = _keep_dumps(scratch, log, c.world)
             shutil.rmtree(scratch, ignore_errors=True)
         return flight
+
+    def _end(self, flight: Flight) -> None:
+        """See every process of the trial ended, though the server be lost."""
+        others: list[dict[str, Any]] = []
+        try:
+            self._server.ask("kill", "ended", others, ANSWER_S)
+        except ServerLost:  # then they die with it; whoever asks it for more is told
+            leftovers.await_end(flight.pids)
+        for line in others:
+            flight.take(line)
 
     def _watch(self, flight: Flight, trial: Trial, log: TrialLog) -> None:
         """Until all ranks have ended, one has failed, or the time is up."""

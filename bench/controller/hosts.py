@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +18,9 @@ from bench.controller.environments import key_of
 from bench.controller.gpu_locks import GpuLocks
 from bench.controller.host import Host, utc_now
 from bench.controller.interpreter import EnvironmentProblem, Interpreter
+from bench.controller.problem import ControllerProblem, own_files, require_log, require_writable
 from bench.controller.proxy import Proxies
-from bench.controller.server_process import ServerBroken, ServerProcess
+from bench.controller.server_process import ROOT, ServerBroken, ServerLost, ServerProcess
 from bench.record import RankError, Record, Status
 from bench.trial import Configuration, EnvironmentSpec, Trial
 
@@ -26,6 +28,9 @@ Key = tuple[EnvironmentSpec, str, bool]
 """Environment, device type, and whether DeepSpeed's shared-memory op is on."""
 STARTS = 3
 """How often a server is started for one trial while files of spbench keep changing."""
+
+RESTART_PAUSES_S = (0.5, 1.0, 2.0)
+"""After which a server is started again that was lost while it started."""
 
 REHEARSALS = 3
 """How often a trial is launched again whose ranks imported under a memory limit: where that ended
@@ -84,15 +89,26 @@ class Hosts:
 
         `note` is told where a trial of several launches stands, and what it waits for.
 
-        Raises only `KeyboardInterrupt` and what the controller itself does wrong.
+        A server that is lost, by a signal say, costs at most this trial: a `crash`, and the next
+        trial has a new server. One that is lost while it starts is started again, up to three
+        times; only if all are lost is this trial a `crash`, and the next one tries anew. What the
+        environment itself says (its import fails, its version is another) is remembered.
+
+        Raises only `KeyboardInterrupt`, `ControllerProblem` where the controller itself cannot go
+        on, and what the controller does wrong.
         """
         driver = drivers.find(trial.configuration.scenario)
         try:
             if driver is None:
-                return self._judged(trial, folder, note)
-            return self._driven(trial, driver, folder, note)
+                record = self._judged(trial, folder, note)
+            else:
+                record = self._driven(trial, driver, folder, note)
         finally:
             self._locks.release()
+        if record.status is not Status.OK:  # perhaps because of a full disk
+            for place in (folder, Path(tempfile.gettempdir())):
+                require_writable(place)
+        return record
 
     def _driven(self, trial: Trial, driver: Driver, folder: Path, note: Note) -> Record:
         """Several launches, whose code the record names with that of the driver."""
@@ -147,16 +163,19 @@ class Hosts:
                 reason=str(broken).splitlines()[0],
                 errors=[_environment_error(broken)],
             )
+        except ServerLost as lost:
+            duration = time.monotonic() - clock
+            return Record.of(trial, Status.CRASH, started, duration, reason=str(lost))
         own = log_name == trial.id  # not the proxy's
         host.in_steps = self._watch.in_steps if own and self._watch is not None else None
         started, clock = utc_now(), time.monotonic()
         try:
             record = host.run(trial, folder, log_name)
-        except ServerBroken as broken:
+        except ServerLost as lost:
             self._hosts.pop(key).close()
             duration = time.monotonic() - clock
             log = Path("logs") / f"{log_name}.log"
-            fields: dict[str, Any] = {"reason": str(broken)}
+            fields: dict[str, Any] = {"reason": str(lost)}
             fields |= {"log": str(log) if (folder / log).exists() else None}
             fields |= host.seen(c)
             return Record.of(trial, Status.CRASH, started, duration, **fields)
@@ -177,10 +196,9 @@ class Hosts:
         try:
             taken = self._locks.take(note)
         except OSError as error:
-            raise EnvironmentProblem(
-                f"the lock of a GPU, {error.filename}, cannot be opened ({error.strerror}); make "
-                "it readable for all users, or remove it",
-                "machine",
+            raise ControllerProblem(
+                f"{error.filename}: {error.strerror}: make the lock of a GPU readable for all "
+                "users, or remove it, then the same command resumes"
             ) from error
         if taken and self._watch is not None:
             self._watch.begin()
@@ -194,29 +212,35 @@ class Hosts:
             raise self._broken[key]
         gpus = torch_gpus.needed(c)
         for _ in range(STARTS):
+            if key in self._hosts and not self._hosts[key].is_running():
+                self._hosts.pop(key).close()
             if key not in self._hosts:
-                self._start(key, folder, gpus)
+                self._start(key, folder, gpus, note)
             torch_gpus.require(self._hosts[key].interpreter, gpus)
             if not _is_stale(self._hosts[key], c):
                 return self._hosts[key]
             note("files of spbench have changed: the server starts anew")
             self._hosts.pop(key).close()
-        raise ServerBroken(
-            f"files of spbench changed while a server started, {STARTS} times in a row; "
-            "leave them alone for as long, then run the trial again (retry=environment)"
+        raise ControllerProblem(
+            f"{ROOT}: files of spbench changed while a server started, {STARTS} times in a row: "
+            "leave them alone for as long, then the same command resumes"
         )
 
-    def _start(self, key: Key, folder: Path, gpus: int) -> None:
+    def _start(self, key: Key, folder: Path, gpus: int, note: Note) -> None:
         """Start the server for `key`, and remember if it is broken."""
         spec, device, shm = key
         log = folder / "logs" / f"server-{spec.name}-{device}.log"
         try:
             interpreter = self._interpreter_of(spec)
             torch_gpus.require(interpreter, gpus)
-            self._hosts[key] = Host(ServerProcess(interpreter, device, shm, log))
+            require_log(log)
+            self._hosts[key] = Host(_started(interpreter, device, shm, log, note))
         except (ServerBroken, EnvironmentProblem) as broken:
-            if isinstance(broken, ServerBroken) or broken.stage != "gpu":
-                self._broken[key] = broken  # of too few GPUs, a smaller world may be enough
+            stage = broken.stage if isinstance(broken, EnvironmentProblem) else "import"
+            if stage == "machine":
+                raise ControllerProblem(str(broken)) from broken
+            if stage != "gpu":  # of too few GPUs, a smaller world may be enough
+                self._broken[key] = broken
             raise
 
     def leave(self, key: str) -> None:
@@ -231,6 +255,24 @@ class Hosts:
                 self._hosts.popitem()[1].close()
 
 
+def _started(
+    interpreter: Interpreter, device: str, shm: bool, log: Path, note: Note
+) -> ServerProcess:
+    """A server that is ready; tried again where one is lost, which is nobody's fault we know of."""
+    pauses = iter(RESTART_PAUSES_S)
+    while True:
+        try:
+            with own_files(log):
+                return ServerProcess(interpreter, device, shm, log)
+        except ServerLost as lost:
+            pause_s = next(pauses, None)
+            if pause_s is None:
+                times = 1 + len(RESTART_PAUSES_S)
+                raise ServerLost(f"{lost}, {times} times in a row") from None
+            note(f"{lost}; another starts in {pause_s:g} s")
+            time.sleep(pause_s)
+
+
 def _rehearsals(record: Record) -> int:
     """How often a trial that ended as `record` may be launched again for what it imported."""
     c = record.config
@@ -243,7 +285,7 @@ def _is_stale(host: Host, configuration: Configuration) -> bool:
     """Whether `host` runs old code. One that is lost says so when it is to run the trial."""
     try:
         return host.is_stale(configuration)
-    except ServerBroken:
+    except ServerLost:
         return False
 
 

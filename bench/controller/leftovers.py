@@ -6,9 +6,13 @@ Shared memory is in `bench.controller.shared_memory`.
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 import psutil
+
+_END_S = 3.0
+"""How long the kernel gets to end killed processes."""
 
 
 def cpu_seconds(pid: int, of_itself: bool = True) -> float:
@@ -29,6 +33,20 @@ def _own_cpu_seconds(process: psutil.Process) -> float:
         return float(sum(process.cpu_times()[:2]))
     except psutil.NoSuchProcess:
         return 0.0
+
+
+def await_end(pids: list[int]) -> None:
+    """Wait until processes that were just killed are gone, at most `_END_S`."""
+    deadline = time.monotonic() + _END_S
+    while any(map(_lives, pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def remove_build_locks(extensions: Path, since: float) -> None:

@@ -20,6 +20,7 @@ import psutil
 
 from bench.controller.code import DISK
 from bench.controller.interpreter import Interpreter, users_pythonpath
+from bench.controller.vital_signs import LOOK_S, VitalSigns
 from bench.trial import Configuration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,14 @@ _OVERRULING = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
 
 
 class ServerBroken(Exception):
-    """A server could not start or stopped answering; the message is for the record."""
+    """The environment lets no server start; the message is for the record."""
+
+
+class ServerLost(Exception):
+    """A server ended, was stopped or gives no answer: that says nothing of its environment.
+
+    The message is for the record.
+    """
 
 
 class ServerProcess:
@@ -42,6 +50,8 @@ class ServerProcess:
         self.interpreter = interpreter
         self._buffer = b""
         self._lines: list[dict[str, Any]] = []
+        self._lost: str | None = None
+        self._while = " while it started"
         self._known = _read_names(interpreter.preload)
         self.scratch = _make_scratch()
         self._fingerprints: dict[str, dict[str, Any]] = {}
@@ -51,11 +61,13 @@ class ServerProcess:
         except BaseException:
             _remove_scratch(self.scratch)
             raise
+        self._signs = VitalSigns(self._process)
         try:
             ready = self._await_ready(log)
         except BaseException:
             self.close()
             raise
+        self._while = ""
         self.versions: dict[str, Any] = ready["versions"]
         self.sources: dict[str, list[int]] = ready["sources"]
         """Time of the last change [ns] and size [bytes] of spbench's files when it started."""
@@ -67,33 +79,42 @@ class ServerProcess:
         """What ranks once imported and a server cannot; nobody waits for it again."""
 
     def _start(self, device: str, shm: bool, log: Path) -> subprocess.Popen[bytes]:
-        commands_read, self._commands = os.pipe()
-        self._answers, answers_write = os.pipe()
-        numbers = [commands_read, answers_write, os.getpid(), int(shm)]
+        python = str(self.interpreter.python)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
-            process = subprocess.Popen(
-                [
-                    str(self.interpreter.python),
-                    "-m",
-                    "bench.worker.server",
-                    *map(str, numbers),
-                    *self._known,
-                ],
-                env=_environment(self.interpreter, device, self.scratch),
-                cwd=self.scratch,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(commands_read, answers_write),
-                start_new_session=True,  # the terminal's Ctrl-C is not for the server
-            )
-        os.close(commands_read)
-        os.close(answers_write)
-        return process
+            commands_read, self._commands = os.pipe()
+            self._answers, answers_write = os.pipe()
+            numbers = [commands_read, answers_write, os.getpid(), int(shm)]
+            command = [python, "-m", "bench.worker.server", *map(str, numbers), *self._known]
+            try:
+                return subprocess.Popen(
+                    command,
+                    env=_environment(self.interpreter, device, self.scratch),
+                    cwd=self.scratch,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(commands_read, answers_write),
+                    start_new_session=True,  # the terminal's Ctrl-C is not for the server
+                )
+            except BaseException as error:
+                os.close(self._commands)
+                os.close(self._answers)
+                if isinstance(error, OSError) and error.filename == python:
+                    raise ServerBroken(f"{python} does not start: {error.strerror}") from error
+                raise
+            finally:
+                os.close(commands_read)
+                os.close(answers_write)
 
     def _await_ready(self, log: Path) -> dict[str, Any]:
-        answer = self.receive(START_TIMEOUT_S)
+        try:
+            answer = self.receive(START_TIMEOUT_S)
+        except ServerLost as lost:
+            ended = self._signs.end()
+            if ended is not None and ended.signal is None:  # it left by itself
+                raise ServerBroken(f"{lost}; see {log}") from None
+            raise
         if answer is None:
             raise ServerBroken(
                 f"the interpreter did not start within {START_TIMEOUT_S:.0f} s; see {log}"
@@ -106,24 +127,33 @@ class ServerProcess:
         return answer
 
     def send(self, **request: Any) -> None:
-        """Write one request line."""
+        """Write one request line; raises `ServerLost`."""
+        self._require()
         line = json.dumps(request).encode() + b"\n"
         try:
             while line:
                 line = line[os.write(self._commands, line) :]
         except BrokenPipeError:
-            raise ServerBroken(self._epitaph()) from None
+            raise self._given_up(self._epitaph()) from None
 
     def receive(self, timeout_s: float) -> dict[str, Any] | None:
-        """The next line from the server, or None when there was none for `timeout_s`."""
+        """The next line from the server, or None when there was none for `timeout_s`.
+
+        Raises `ServerLost`, within some seconds where the server is stopped.
+        """
+        self._require()
         deadline = time.monotonic() + timeout_s
         while not self._lines:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._answers], [], [], left)[0]:
+            if left <= 0:
                 return None
+            if not select.select([self._answers], [], [], min(left, LOOK_S))[0]:
+                if self._signs.has_stopped():
+                    raise self._given_up("was stopped (SIGSTOP)")
+                continue
             data = os.read(self._answers, 1 << 20)
             if not data:
-                raise ServerBroken(self._epitaph())
+                raise self._given_up(self._epitaph())
             *lines, self._buffer = (self._buffer + data).split(b"\n")
             self._lines += [json.loads(line) for line in lines]
         return self._lines.pop(0)
@@ -165,7 +195,7 @@ class ServerProcess:
             if line["op"] == answer:
                 return line
             others.append(line)
-        raise ServerBroken(f"the server did not answer '{request}' within {timeout_s:.0f} s")
+        raise self._given_up(f"did not answer '{request}' within {timeout_s:.0f} s")
 
     def learn(self, modules: list[str]) -> list[str]:
         """Have the server import what ranks had to import, now and at every later start.
@@ -185,22 +215,42 @@ class ServerProcess:
         temporary.replace(self.interpreter.preload)
         return new
 
+    def is_running(self) -> bool:
+        """Whether the server may be asked: it has not ended, and is not stopped."""
+        return self._lost is None and self._signs.is_running()
+
+    def _require(self) -> None:
+        """Raise `ServerLost` where the server was given up already: it gets no second chance."""
+        if self._lost is not None:
+            raise ServerLost(self._lost)
+
+    def _given_up(self, what: str) -> ServerLost:
+        """See the server and its ranks ended, whatever state they are in, and say so."""
+        name = self.interpreter.spec.name
+        self._lost = f"the server of environment '{name}' {what}{self._while}"
+        self._end()
+        return ServerLost(self._lost)
+
     def _epitaph(self) -> str:
-        code = self._process.poll()
-        return f"the server of environment '{self.interpreter.spec.name}' ended (exit code {code})"
+        end = self._signs.end()
+        return "closed its pipe" if end is None else f"ended by {end.manner}"
 
     def close(self) -> None:
         """End the server, and with it every rank; remove its scratch folder."""
-        ranks = _descendants(self._process.pid)
+        self._end()
+        for fd in (self._commands, self._answers):
+            os.close(fd)
+        _remove_scratch(self.scratch)
+
+    def _end(self) -> None:
+        # of one that was reaped the number may be another's by now
+        ranks = _descendants(self._process.pid) if self._process.poll() is None else []
         self._process.kill()  # its ranks die with it (PR_SET_PDEATHSIG)
         self._process.wait()
         for rank in ranks:  # and what they started, which may have left their group
             with contextlib.suppress(psutil.NoSuchProcess):
                 rank.kill()
-        for fd in (self._commands, self._answers):
-            os.close(fd)
         psutil.wait_procs(ranks, timeout=3)
-        _remove_scratch(self.scratch)
 
 
 def _environment(interpreter: Interpreter, device: str, scratch: Path) -> dict[str, str]:

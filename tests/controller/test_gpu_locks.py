@@ -19,6 +19,7 @@ from bench.controller.gpu_locks import GpuLocks
 from bench.controller.host import Host
 from bench.controller.hosts import Hosts
 from bench.controller.outcome import Flight
+from bench.controller.problem import ControllerProblem
 from bench.record import Record, Status
 from bench.trial import CommSpec, Trial
 from tests.conftest import ROOT, configure
@@ -213,18 +214,20 @@ def test_a_trial_has_its_gpus_from_its_first_launch_to_its_end(
     assert not locked()
 
 
-def test_a_lock_that_cannot_be_opened_is_a_record(
+def test_a_lock_that_cannot_be_opened_is_no_trials_result(
     tmp_path: Path, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_locks, "_open", _refused)
     monkeypatch.setattr(Hosts, "_host", lambda *_: StubHost([]))
     configuration = configure(world=2, sp=2, comm=CommSpec(name="nccl"), gradient_check="off")
-    with Hosts(lambda spec: None) as hosts:  # type: ignore[arg-type]
-        record = hosts.run(Trial(configuration=configuration, round=0), tmp_path)
-    assert record.status is Status.ENVIRONMENT
-    assert record.reason == (
-        "the lock of a GPU, /tmp/one, cannot be opened (Permission denied); make it readable for "
-        "all users, or remove it"
+    with (
+        Hosts(lambda spec: None) as hosts,  # type: ignore[arg-type]
+        pytest.raises(ControllerProblem) as told,
+    ):
+        hosts.run(Trial(configuration=configuration, round=0), tmp_path)
+    assert str(told.value) == (
+        "/tmp/one: Permission denied: make the lock of a GPU readable for all users, or remove "
+        "it, then the same command resumes"
     )
 
 

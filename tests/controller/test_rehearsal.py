@@ -34,6 +34,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             assert isinstance(record, Record)
             return record
 
+        def is_running(self) -> bool:
+            return True
+
         def is_stale(self, configuration: Configuration) -> bool:
             return False
 

@@ -13,6 +13,7 @@ import pytest
 from bench.controller import server_process
 from bench.controller.code import DISK, code_of_trial
 from bench.controller.environments import provide
+from bench.controller.host import Host
 from bench.controller.hosts import Hosts
 from bench.record import Record, Status
 from bench.trial import Trial
@@ -90,13 +91,19 @@ def test_a_file_edited_between_two_trials_restarts_the_server(
 
 
 def test_what_a_lost_server_ran_is_known(
-    run: Callable[..., tuple[Record, int, list[str]]],
+    run: Callable[..., tuple[Record, int, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record, server, _ = run(loss="local")
     assert record.worker is not None
     # what a rank imports itself could be another file than the server's by then
     assert [name for name in record.worker.late_imports if name.startswith("bench")] == []
-    psutil.Process(server).kill()
+    fly = Host._fly
+
+    def killed(*arguments: Any) -> Any:
+        psutil.Process(server).kill()
+        return fly(*arguments)
+
+    monkeypatch.setattr(Host, "_fly", killed)
     lost, _, _ = run(loss="local", seq_len=64)
     assert lost.status is Status.CRASH
     assert lost.worker is not None

@@ -1,0 +1,103 @@
+"""Stands in for `bench.worker.server`, without torch: it answers, dies or stops as was planned.
+
+Each start takes the next line of `plan` in its folder: `MOMENT what`, where what is the number of a
+signal that the server gives itself, or `exit`; MOMENT is `start` or a request. After the last line
+it serves. Each start notes its pid in `starts`. It starts in no time, since it imports nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.controller.interpreter import Interpreter
+
+
+def interpreter(folder: Path, *plan: str) -> Interpreter:
+    """An interpreter of which every server is a fake one that notes its starts in `folder`."""
+    from bench.controller.code import DISK
+    from bench.controller.interpreter import Interpreter
+    from tests.conftest import spec
+
+    folder.mkdir(exist_ok=True)
+    (folder / "plan").write_text("\n".join(plan))
+    made = spec("torch-2.13")
+    versions = {"torch": made.torch, "deepspeed": made.deepspeed, "python": "3.11"}
+    versions["python_path"] = sys.executable
+    ready = {"versions": versions, "warnings": [], "preloaded": [], "sources": DISK.stamps()}
+    (folder / "ready").write_text(json.dumps(ready))
+    python = folder / "python"
+    program = f"shift 2\nexec {sys.executable} -S {__file__} {folder} $@\n"
+    python.write_text(f"#!/bin/sh\n{program}")
+    python.chmod(0o755)
+    return Interpreter(made, python, folder, folder / "preload.json")
+
+
+def starts(folder: Path) -> list[int]:
+    """The pids of the servers that were started so far."""
+    path = folder / "starts"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+class FakeServer:
+    """Speaks for ranks that there are not."""
+
+    def __init__(self, answers: int, moment: str, what: str) -> None:
+        self._answers, self._moment, self._what = answers, moment, what
+
+    def reached(self, moment: str) -> None:
+        """Do what is planned for `moment`."""
+        if moment != self._moment:
+            return
+        if self._what == "exit":
+            sys.exit(3)
+        os.kill(os.getpid(), int(self._what))
+
+    def say(self, op: str, **message: Any) -> None:
+        """One line to the controller."""
+        os.write(self._answers, json.dumps({"op": op, **message}).encode() + b"\n")
+
+    def serve(self, commands: int) -> None:
+        """Answer until the controller closes its end."""
+        with os.fdopen(commands) as requests:
+            for line in requests:
+                request = json.loads(line)
+                self.reached(request["op"])
+                self.answer(**request)
+
+    def answer(self, op: str, **request: Any) -> None:
+        """What the real server would answer where all goes well."""
+        if op == "code":
+            self.say("code", code={}, reference="0")
+        elif op == "kill":
+            self.say("ended")
+        elif op == "progress":
+            self.say("progress", beats=[])
+        elif op in ("reference", "run"):
+            world = 1 if op == "reference" else request["configuration"]["world"]
+            self.say("forked", pids=[], store_port=0, threads=1)
+            for rank in range(world):
+                result = {"samples": None, "memory": None, "gradient": None}
+                self.say("rank", rank=rank, outcome="finished", result=result)
+                self.say("exited", rank=rank, signal=None, exit_code=0)
+
+
+def main() -> None:
+    """`fake_server.py FOLDER COMMANDS ANSWERS …`, as the controller calls its server."""
+    folder, commands, answers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    plan, before = (folder / "plan").read_text().splitlines(), len(starts(folder))
+    with (folder / "starts").open("a") as noted:
+        noted.write(f"{os.getpid()}\n")
+    moment, _, what = plan[before].partition(" ") if before < len(plan) else ("", "", "")
+    server = FakeServer(answers, moment, what)
+    server.reached("start")
+    server.say("ready", **json.loads((folder / "ready").read_text()))
+    server.serve(commands)
+
+
+if __name__ == "__main__":
+    main()
