@@ -91,7 +91,8 @@ def doctor(
     if instead:
         typer.echo(f"spbench: {instead}", err=True)
     try:
-        right = _self_test(question, to_json) if self_test else _audit(question, to_json)
+        with one_line():
+            right = _self_test(question, to_json) if self_test else _audit(question, to_json)
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing was kept", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -59,7 +59,8 @@ def selfcheck(
         path = interpreter(python)
         gpus = _usable_gpus(path)
     try:
-        missed = _check(path, gpus, wanted, to_json)
+        with one_line():
+            missed = _check(path, gpus, wanted, to_json)
     except KeyboardInterrupt:
         typer.echo("interrupted; the rows above are complete", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -11,6 +11,7 @@ import typer
 from bench.cli_errors import one_line
 from bench.cli_predict import contradictions
 from bench.cli_reading import loaded
+from bench.controller.problem import ControllerProblem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,4 +110,10 @@ def report(
         except KeyboardInterrupt:
             typer.echo("interrupted; no report was made", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except AnalysisError as error:
+            if output is None and isinstance(error.__cause__, OSError):  # nobody chose that file
+                again = f"then `spbench report {folder}` makes it; the records are complete"
+                place = folder / "report.html"
+                raise ControllerProblem.of(error.__cause__, place, again) from error
+            raise
     typer.echo(f"report: {path}")

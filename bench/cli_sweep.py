@@ -11,6 +11,7 @@ from bench.cli_environments import CONF
 from bench.cli_errors import one_line
 from bench.cli_gates import FAILED, AllowUnchecked, refuse
 from bench.cli_show import INTERRUPTED, answer, comparisons_in_words, report
+from bench.controller.problem import own_files
 
 if TYPE_CHECKING:
     from bench.controller.run import Run
@@ -26,7 +27,11 @@ HELP = f"""Run a sweep: every combination of the axes, several rounds of it, one
 
 OVERRIDES are Hydra's: key=value sets a value, key=a,b makes an axis. Without +experiment=NAME
 it is +experiment=quick, whose values the overrides replace. The same command again does only
-what is missing. Exit code 1 where nothing ran ok, or where --fail-on names what happened.
+what is missing.
+
+Exit code 1: nothing ran ok, or --fail-on names what happened. 2: the command is wrong, nothing
+ran. 3: spbench itself could not go on (a full disk, a file that cannot be written); what ran has
+its records, and the same command resumes.
 
 Groups and their choices (key=choice):
 
@@ -69,7 +74,9 @@ def sweep(
         except KeyboardInterrupt:
             typer.echo("interrupted; records are complete, the same command resumes", err=True)
             raise typer.Exit(INTERRUPTED) from None
-    if run.folder is not None:
+    if run.folder is None:
+        return
+    with one_line(), own_files(run.folder):
         frame = answer(run.folder, overrides or [])
         comparisons_in_words(run.folder, frame)
         typer.echo(f"records: {run.folder}")

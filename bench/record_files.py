@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import socket
@@ -26,24 +28,56 @@ class RecordWriter:
         self._fd: Optional[int] = None
 
     def append(self, record: Record) -> None:
-        """Write `record` so that a power cut after this call cannot lose it."""
+        """Write `record` so that a power cut after this call cannot lose it.
+
+        Raises OSError, with the file's name, where nothing was written: also where the file was
+        removed meanwhile. Of a line that did not fit, nothing is left.
+        """
+        line = record.model_dump_json().encode() + b"\n"
+        try:
+            fd = self._open()
+            start = os.fstat(fd).st_size
+            try:
+                _write(fd, line)
+                require_present(self.path, fd)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(fd, start)
+                raise
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def _open(self) -> int:
         if self._fd is None:
             self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             size = os.fstat(self._fd).st_size
             if size and os.pread(self._fd, 1, size - 1) != b"\n":
                 # A process of the same number was cut off in mid-line, before a restart say.
-                os.write(self._fd, b"\n")
-        line = record.model_dump_json().encode() + b"\n"
-        view = memoryview(line)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        os.fsync(self._fd)
+                _write(self._fd, b"\n")
+        return self._fd
 
     def close(self) -> None:
         """Close the file; harmless when nothing was written."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.fsync(fd)
+
+
+def require_present(path: Path, fd: int) -> None:
+    """Raise FileNotFoundError unless `path` is the open file `fd`: it may have been removed."""
+    try:
+        present = os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        present = False
+    if not present:
+        raise FileNotFoundError(errno.ENOENT, "it was removed", str(path))
 
 
 def first_loss_file(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Optional
 from bench.controller.provenance import Hardware, hardware_of
 from bench.identity import NOTHING, Identity, identity_of
 from bench.record import Record, Status
-from bench.record_files import RecordWriter, is_readable, record_files
+from bench.record_files import RecordWriter, is_readable, record_files, require_present
 from bench.rounds import slowest
 from bench.trial import Trial
 
@@ -99,10 +99,14 @@ class Ledger:
 
     @contextmanager
     def claim(self, trial: Trial) -> Iterator[bool]:
-        """Hold the right to run `trial`; yields False when another process holds it."""
+        """Hold the right to run `trial`; yields False when another process holds it.
+
+        Raises OSError where the file of claims cannot be had, or was removed.
+        """
         if self._claims is None:
             self._claims = os.open(self._folder / ".claims", os.O_RDWR | os.O_CREAT, 0o644)
         fd = self._claims
+        require_present(self._folder / ".claims", fd)
         config_hash, round_ = trial.key
         offset = int(config_hash[:12], 16) * _ROUNDS + round_ % _ROUNDS
         try:

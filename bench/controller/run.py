@@ -17,8 +17,9 @@ from omegaconf import DictConfig
 
 from bench.console import Console
 from bench.controller import interruption, sweep, torch_gpus
-from bench.controller.config import CONF, keys, settings_of, to_configuration
+from bench.controller.config import CONF, Settings, keys, settings_of, to_configuration
 from bench.controller.messages import explain_hydra, is_hydra_error, unknown_option
+from bench.controller.problem import own_files
 from bench.controller.progress import display
 from bench.controller.sweeper import Composer, Point, plan
 from bench.trial import Configuration, EnvironmentSpec
@@ -101,8 +102,14 @@ class Run:
         self._run([self._composer.configuration(overrides) for overrides in jobs], config)
 
     def _run(self, configurations: Sequence[Configuration], cfg: DictConfig) -> None:
+        """Run the sweep; what the system refuses its own files is a `ControllerProblem`."""
+        settings = settings_of(cfg)
+        with own_files(settings.results):
+            self._sweep(configurations, settings)
+
+    def _sweep(self, configurations: Sequence[Configuration], settings: Settings) -> None:
         self.hashes = frozenset(one.hash for one in configurations)
-        schedule = sweep.Schedule(configurations, settings_of(cfg))
+        schedule = sweep.Schedule(configurations, settings)
         for line in schedule.remarks():
             self._say(line)
         interpreter_of, pool = self._interpreters(schedule)
@@ -157,7 +164,8 @@ class Run:
 def start(arguments: Sequence[str], run: Run) -> None:
     """Give `arguments` to Hydra: a sweep, unless a flag such as `--cfg` asks for other things.
 
-    Raises `ConfigurationError`, `EnvironmentProblem`, `RecordsError` or KeyboardInterrupt.
+    Raises `ConfigurationError`, `EnvironmentProblem`, `RecordsError`, `ControllerProblem` or
+    KeyboardInterrupt.
     """
     arguments = [normalised(argument) for argument in arguments]
     completing = any(argument in ("--shell-completion", "-sc") for argument in arguments)

@@ -1,0 +1,231 @@
+"""The controller's own trouble ends a sweep in one line, is no trial's result, and is resumed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import cli
+from bench.controller import environments
+from bench.controller import hosts as hosts_module
+from bench.controller.interpreter import EnvironmentProblem
+from bench.controller.problem import ControllerProblem, own_files, require_log, require_writable
+from bench.record import Record
+from bench.record_files import RecordWriter, read_records
+from bench.trial import Trial
+from tests.conftest import ROOT
+from tests.controller import fake_server
+from tests.controller.fake_hosts import FakeHosts
+from tests.factories import ok
+
+SWEEP = ("sweep", "+experiment=single", "environment=torch-2.13", "gradient_check=off")
+RESUMES = "then the same command resumes"
+
+Sweep = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def sweep(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Sweep:
+    """Run a sweep of servers without torch; gives its exit code and what it said on stderr."""
+    made = fake_server.interpreter(tmp_path / "fake")
+    monkeypatch.setattr(environments, "provide", lambda spec, report: made)
+
+    def run(*overrides: str) -> tuple[int, str]:
+        arguments = ["spbench", *SWEEP, f"results={folder}", "report=false", *overrides]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), capsys.readouterr().err
+
+    return run
+
+
+def records(folder: Path) -> list[object]:
+    return [raw.content["status"] for raw in read_records(folder)]
+
+
+def problem(said: str, file: Path, cause: str) -> bool:
+    """Whether `said` is one line about `file` that names the cause and says what to do."""
+    [line] = said.splitlines()
+    return line.startswith(f"spbench: {file}: {cause}: ") and line.endswith(RESUMES)
+
+
+def test_logs_that_are_no_folder(sweep: Sweep, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "logs").touch()
+    code, said = sweep("rounds=2")
+    assert code == 3
+    assert problem(said, folder / "logs", "File exists")
+    assert records(folder) == []
+    (folder / "logs").unlink()
+    assert sweep("rounds=2") == (0, "")
+    assert records(folder) == ["ok", "ok"]
+
+
+def test_one_log_that_cannot_be_written(sweep: Sweep, folder: Path) -> None:
+    """The trial before has its record, and the one after is not begun."""
+    assert sweep("rounds=1") == (0, "")
+    [record] = read_records(folder)
+    record.path.unlink()
+    blocked = folder / str(record.content["log"]).replace("-r0", "-r1")
+    blocked.mkdir()
+    code, said = sweep("rounds=3")
+    assert code == 3
+    assert problem(said, blocked, "Is a directory")
+    assert records(folder) == ["ok"]
+    blocked.rmdir()
+    assert sweep("rounds=3") == (0, "")
+    assert {raw.content["round"] for raw in read_records(folder)} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", [".claims", f"records-{socket.gethostname()}-{os.getpid()}.jsonl"])
+def test_files_of_the_folder_that_are_in_the_way(sweep: Sweep, folder: Path, name: str) -> None:
+    (folder / name).mkdir(parents=True)
+    code, said = sweep("rounds=1")
+    assert code == 3
+    assert problem(said, folder / name, "Is a directory")
+    (folder / name).rmdir()
+    assert sweep("rounds=1") == (0, "")
+    assert records(folder) == ["ok"]
+
+
+@pytest.fixture
+def during(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Trial], None]], None]:
+    """Have something happen while each trial runs."""
+
+    def set_up(happen: Callable[[Trial], None]) -> None:
+        def outcome(trial: Trial, record: Record) -> Record:
+            happen(trial)
+            return record
+
+        monkeypatch.setattr(hosts_module, "Hosts", FakeHosts(outcome))
+
+    return set_up
+
+
+def test_a_full_disk(sweep: Sweep, folder: Path, during: Callable[..., None]) -> None:
+    path = RecordWriter(folder).path
+
+    def fill(trial: Trial) -> None:
+        path.symlink_to("/dev/full")
+
+    during(fill)
+    code, said = sweep("rounds=2")
+    path.unlink()
+    assert code == 3
+    assert problem(said, path, "No space left on device")
+    assert "free some space" in said
+
+
+@pytest.mark.parametrize("round_", [0, 1])
+def test_a_results_folder_that_is_removed(
+    sweep: Sweep, folder: Path, during: Callable[..., None], round_: int
+) -> None:
+    def remove(trial: Trial) -> None:
+        if trial.round == round_:
+            shutil.rmtree(folder)
+
+    during(remove)
+    code, said = sweep("rounds=3")
+    assert code == 3
+    [line] = said.splitlines()
+    assert line.startswith(f"spbench: {folder}/") and line.endswith(RESUMES)
+    assert not folder.exists()
+
+
+def test_a_report_that_cannot_be_written(
+    sweep: Sweep, folder: Path, during: Callable[..., None]
+) -> None:
+    during(lambda trial: (folder / "report.html").mkdir(exist_ok=True))
+    code, said = sweep("rounds=1", "report=true")
+    assert code == 3
+    [line] = said.splitlines()
+    assert line.startswith(f"spbench: {folder / 'report.html'}: Is a directory: ")
+    assert f"`spbench report {folder}`" in line
+    assert records(folder) == ["ok"]
+
+
+def test_a_machine_that_has_no_disk_for_an_environment(
+    sweep: Sweep, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `env.keep` environments are made while the sweep runs."""
+
+    def full(spec: object, report: object) -> None:
+        raise EnvironmentProblem("the disk is full; free some space", "machine")
+
+    monkeypatch.setattr(environments, "provide", full)
+    assert sweep("rounds=2", "env.keep=1") == (3, "spbench: the disk is full; free some space\n")
+    assert records(folder) == []
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from bench.record_files import RecordWriter
+from tests.factories import ok
+writer = RecordWriter(Path(sys.argv[1]))
+writer.append(ok())
+size = writer.path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, -1))
+try:
+    writer.append(ok(round=1))
+except OSError as error:
+    print(error.errno, error.filename == str(writer.path), writer.path.stat().st_size == size)
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+writer.append(ok(round=2))
+"""
+
+
+def test_of_a_record_that_does_not_fit_nothing_is_left(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"{errno.EFBIG} True True\n", done.stderr
+    assert [raw.content["round"] for raw in read_records(tmp_path)] == [0, 2]
+
+
+def test_a_removed_file_gets_no_record(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path)
+    writer.append(ok())
+    writer.path.unlink()
+    with pytest.raises(FileNotFoundError, match="it was removed"):
+        writer.append(ok(round=1))
+    writer.close()
+
+
+def test_what_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    require_writable(tmp_path / "logs")
+    assert list((tmp_path / "logs").iterdir()) == []
+    (tmp_path / "logs" / "a.log").write_text("said")
+    require_log(tmp_path / "logs" / "a.log")
+    assert (tmp_path / "logs" / "a.log").read_text() == "said"
+
+
+def test_that_nobody_reads_on_is_no_trouble() -> None:
+    with pytest.raises(BrokenPipeError), own_files(Path("here")):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    said = "here: Input/output error: see to that"
+    with pytest.raises(ControllerProblem, match=said), own_files(Path("here")):
+        raise OSError(errno.EIO, "Input/output error")
