@@ -21,13 +21,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.controller import build, leases
+from bench.controller import build, leases, locks
 from bench.controller.interpreter import (
     Check,
     EnvironmentProblem,
@@ -111,8 +111,9 @@ def provide(spec: EnvironmentSpec, report: Report | None = None) -> Interpreter:
     if spec.python is not None:
         return _given(spec)
     place = _place(key_of(spec))
-    while not (_is_ready(place) and leases.take(place)):
-        _build_once(spec, place, report or _silence)
+    report = report or _silence
+    while not (_is_ready(place) and leases.take(place, _waiting(spec.name, report))):
+        _build_once(spec, place, report)
     now = time.time_ns()  # the kernel's own stamp is milliseconds coarse
     os.utime(place / build.SPEC_FILE, ns=(now, now))  # when it was last used
     extensions = place / "extensions"
@@ -157,7 +158,7 @@ def remove(key: str, report: Report | None = None) -> bool:
     place = _place(key)
     if not place.is_dir():
         return False
-    with _locked(place, report or _silence):
+    with _locked(place, key, report or _silence):
         if place.is_dir():
             with leases.alone(place) as unused:
                 if not unused:
@@ -171,14 +172,13 @@ def remove(key: str, report: Report | None = None) -> bool:
 
 def remove_leftovers() -> int:
     """Remove what builds and removals that were killed left; returns how many there were."""
-    import filelock
-
     removed = 0
     for left in (cache_dir() / "environments").glob("*.partial-*"):
-        lock = filelock.FileLock(f"{_place(left.name.partition('.')[0])}.lock")
-        with suppress(filelock.Timeout), lock.acquire(timeout=0):  # held: it is still at work
-            shutil.rmtree(left, ignore_errors=True)
-            removed += 1
+        lock = Path(f"{_place(left.name.partition('.')[0])}.lock")
+        with locks.held(lock, tell=None) as nobody_is_at_work:
+            if nobody_is_at_work:
+                shutil.rmtree(left, ignore_errors=True)
+                removed += 1
     return removed
 
 
@@ -228,7 +228,7 @@ def _given(spec: EnvironmentSpec) -> Interpreter:
 
 def _build_once(spec: EnvironmentSpec, place: Path, report: Report) -> None:
     """Build at `place` unless another process does: then wait for it."""
-    with _locked(place, report):
+    with _locked(place, spec.name, report):
         if _is_ready(place):
             return
         start = time.monotonic()
@@ -241,27 +241,25 @@ def _build_once(spec: EnvironmentSpec, place: Path, report: Report) -> None:
 
 
 @contextmanager
-def _locked(place: Path, report: Report) -> Iterator[None]:
-    """Hold the lock of the environment at `place`; the system frees it when a holder dies."""
-    import filelock
-
-    lock = filelock.FileLock(f"{place}.lock")
+def _locked(place: Path, name: str, report: Report) -> Iterator[None]:
+    """Hold the lock of the environment `name` at `place`."""
+    lock = Path(f"{place}.lock")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        report(f"waiting for another process that builds or removes {place.name}")
-        lock.acquire()
+        os.close(os.open(lock, os.O_RDWR | os.O_CREAT, 0o644))
     except OSError as error:
         raise EnvironmentProblem(
             f"the cache {place.parent} cannot be written ({error.strerror}); make it writable, "
             "or set SPBENCH_CACHE to a folder that is",
             "machine",
         ) from error
-    try:
+    with locks.held(lock, _waiting(name, report)):
         yield
-    finally:
-        lock.release()
+
+
+def _waiting(name: str, report: Report) -> Report:
+    """Reports who has the environment `name` that is waited for."""
+    return lambda holder: report(f"spbench: waiting for environment {name}, held by {holder}")
 
 
 def _place(key: str) -> Path:

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Optional
 
 from bench.controller import gpus
+from bench.controller.locks import holder_pid, is_still
 
 FOLDER = Path("/tmp")
 
@@ -61,7 +61,7 @@ class GpuLocks:
                     note(f"waiting for {name}, held by {_holder(file)}")
                 waited = True
                 fcntl.flock(file, kind)  # in a queue: whoever polls would come too late
-            if _is_still(FOLDER / f"spbench-{name}.lock", file):
+            if is_still(FOLDER / f"spbench-{name}.lock", file):
                 with suppress(PermissionError):
                     os.utime(file)  # what cleans /tmp goes by age
                 return waited
@@ -99,21 +99,6 @@ def _open(path: Path) -> int:
             return file
 
 
-def _is_still(path: Path, file: int) -> bool:
-    """Whether `path` is the file that was locked: somebody may have removed it meanwhile."""
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _holder(file: int) -> str:
-    """Who has locked `file`, as the kernel's list says (proc(5), /proc/locks)."""
-    inode = str(os.fstat(file).st_ino)
-    pid: Optional[str] = None
-    with suppress(OSError):
-        for line in Path("/proc/locks").read_text().splitlines():
-            fields = line.split()
-            if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode:
-                pid = fields[4]
-    return f"process {pid}" if pid else "another process"
+    pid = holder_pid(file)
+    return "another process" if pid is None else f"process {pid}"

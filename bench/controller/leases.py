@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from bench.controller import locks
 
 _held: dict[Path, int] = {}
 
 
-def take(place: Path) -> bool:
-    """Mark `place` as used by this process; False when it was removed meanwhile."""
-    if place in _held and _is_still(place, _held[place]):
+def take(place: Path, tell: Callable[[str], None]) -> bool:
+    """Mark `place` as used by this process; False when it was removed meanwhile.
+
+    While another removes it, `tell` is told who, as by `bench.controller.locks.wait_for`.
+    """
+    if place in _held and locks.is_still(place, _held[place]):
         return True
     give_back(place)
     try:
         folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return False
-    fcntl.flock(folder, fcntl.LOCK_SH)
-    if not _is_still(place, folder):
+    try:
+        locks.wait_for(folder, fcntl.LOCK_SH, tell)
+    except BaseException:  # a Ctrl-C
+        os.close(folder)
+        raise
+    if not locks.is_still(place, folder):
         os.close(folder)
         return False
     _held[place] = folder
@@ -45,16 +54,6 @@ def alone(place: Path) -> Iterator[bool]:
     give_back(place)
     folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
+        yield locks.try_lock(folder, fcntl.LOCK_EX)
     finally:
         os.close(folder)
-
-
-def _is_still(place: Path, folder: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(folder), place.stat())
-    except FileNotFoundError:
-        return False

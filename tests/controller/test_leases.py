@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 USER = """
 import sys, pathlib
 from bench.controller import leases
-print(leases.take(pathlib.Path(sys.argv[1])), flush=True)
+print(leases.take(pathlib.Path(sys.argv[1]), print), flush=True)
 sys.stdin.read()
 """
 
@@ -46,16 +46,16 @@ def test_nobody_is_alone_while_another_process_uses_it(place: Path) -> None:
 
 
 def test_ones_own_use_is_given_back(place: Path) -> None:
-    assert leases.take(place)
-    assert leases.take(place)
+    assert leases.take(place, print)
+    assert leases.take(place, print)
     with leases.alone(place) as unused:
         assert unused
 
 
 def test_what_is_gone_cannot_be_taken(place: Path) -> None:
-    assert leases.take(place)
+    assert leases.take(place, print)
     place.rename(place.with_name("elsewhere"))
-    assert not leases.take(place)
+    assert not leases.take(place, print)
     place.mkdir()
-    assert leases.take(place)  # another folder of the same name
+    assert leases.take(place, print)  # another folder of the same name
     leases.give_back(place)
