@@ -19,7 +19,7 @@ def once() -> Iterator[None]:
 
     def interrupt(_number: int, _frame: object) -> None:
         for number in before:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, _pass)
         raise KeyboardInterrupt
 
     before = {number: signal.getsignal(number) for number in _NUMBERS}
@@ -31,3 +31,7 @@ def once() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _pass(_number: int, _frame: object) -> None:
+    """Not SIG_IGN: of a signal that is pending then, Python complains on stderr."""

@@ -1,17 +1,19 @@
 """Stands in for `bench.worker.server`, without torch: it answers, dies or stops as was planned.
 
-Each start takes the next line of `plan` in its folder: `MOMENT what`, where what is the number of a
-signal that the server gives itself, or `exit`; MOMENT is `start` or a request. After the last line
-it serves. Each start notes its pid in `starts`. It starts in no time, since it imports nothing.
+Each start takes the next line of `plan` in its folder: `MOMENT what`. MOMENT is `start` or a
+request; what is the number of a signal that the server gives itself, `exit`, or `fill`: it fills
+the disk of the log of its ranks and exits. After the last line it serves. Each start notes its pid
+in `starts`. It starts in no time, since it imports nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     from bench.controller.interpreter import Interpreter
@@ -49,10 +51,15 @@ class FakeServer:
     def __init__(self, answers: int, moment: str, what: str) -> None:
         self._answers, self._moment, self._what = answers, moment, what
 
-    def reached(self, moment: str) -> None:
+    def reached(self, moment: str, log: Optional[str] = None) -> None:
         """Do what is planned for `moment`."""
         if moment != self._moment:
             return
+        if self._what == "fill":
+            with contextlib.suppress(OSError), Path(str(log)).open("ab", buffering=0) as file:
+                while True:
+                    file.write(bytes(1024))
+            sys.exit(1)
         if self._what == "exit":
             sys.exit(3)
         os.kill(os.getpid(), int(self._what))
@@ -66,7 +73,7 @@ class FakeServer:
         with os.fdopen(commands) as requests:
             for line in requests:
                 request = json.loads(line)
-                self.reached(request["op"])
+                self.reached(request["op"], request.get("log"))
                 self.answer(**request)
 
     def answer(self, op: str, **request: Any) -> None:

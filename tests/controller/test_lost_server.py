@@ -20,7 +20,7 @@ from bench.controller.hosts import RESTART_PAUSES_S, Hosts
 from bench.controller.vital_signs import LOOK_S, STOPPED_LOOKS, VitalSigns
 from bench.record import Record, Status
 from bench.trial import Trial
-from tests.conftest import RunTrial, configure
+from tests.conftest import ROOT, RunTrial, configure
 from tests.controller import fake_server
 
 KILL, STOP, REAL_TIME = int(signal.SIGKILL), int(signal.SIGSTOP), 40
@@ -152,6 +152,60 @@ def test_what_is_busy_or_waits_is_not_stopped(
 def test_how_long_it_takes() -> None:
     assert LOOK_S * (STOPPED_LOOKS + 1) < 15
     assert len(RESTART_PAUSES_S) == 3 and sorted(RESTART_PAUSES_S) == list(RESTART_PAUSES_S)
+
+
+SWEEP = """
+import sys
+from pathlib import Path
+from bench import cli
+from bench.controller import environments
+from tests.controller import fake_server
+made = fake_server.interpreter(Path(sys.argv.pop(1)), *sys.argv.pop(1).split(","))
+environments.provide = lambda spec, report: made
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("plan", "signals"),
+    [
+        pytest.param(f"start {KILL},start {KILL}", [signal.SIGTERM], id="pause, terminated"),
+        pytest.param(f"start {KILL},start {KILL}", [signal.SIGINT] * 2, id="pause, Ctrl-C twice"),
+        pytest.param(f"start {STOP}", [signal.SIGHUP], id="start, terminal gone"),
+        pytest.param(f"run {STOP}", [signal.SIGTERM, signal.SIGINT], id="trial, both"),
+    ],
+)
+def test_a_signal_to_the_controller_leaves_no_process(
+    tmp_path: Path, plan: str, signals: list[signal.Signals]
+) -> None:
+    fake, results = tmp_path / "fake", tmp_path / "results"
+    arguments = ["sweep", "+experiment=single", "environment=torch-2.13", "gradient_check=off"]
+    sweep = subprocess.Popen(
+        [sys.executable, "-c", SWEEP, str(fake), plan, *arguments, f"results={results}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert sweep.stdout is not None
+    if "," in plan:
+        while "another starts in" not in sweep.stdout.readline():
+            assert sweep.poll() is None
+    else:
+        while not any(map(stopped, fake_server.starts(fake))):
+            assert sweep.poll() is None
+            time.sleep(0.02)
+    for one in signals:
+        sweep.send_signal(one)
+    _, said = sweep.communicate(timeout=60)
+    assert sweep.returncode in (130, -signals[-1]), said  # the last may come after all is done
+    assert said == "interrupted; records are complete, the same command resumes\n"
+    assert not any(map(psutil.pid_exists, fake_server.starts(fake)))
+    assert list(results.glob("records-*")) == []
+
+
+def stopped(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_STOPPED
 
 
 @pytest.mark.environment

@@ -229,3 +229,47 @@ def test_that_nobody_reads_on_is_no_trouble() -> None:
     said = "here: Input/output error: see to that"
     with pytest.raises(ControllerProblem, match=said), own_files(Path("here")):
         raise OSError(errno.EIO, "Input/output error")
+
+
+ON_A_SMALL_DISK = """
+import sys
+from pathlib import Path
+from bench.controller.hosts import Hosts
+from bench.controller.problem import ControllerProblem
+from bench.trial import Trial
+from tests.conftest import configure
+from tests.controller import fake_server
+results, fake = map(Path, sys.argv[1:])
+made = fake_server.interpreter(fake, "run fill")
+trial = Trial(configuration=configure(gradient_check="off"), round=0)
+with Hosts(lambda spec: made) as hosts:
+    for _ in range(2):
+        try:
+            print(hosts.run(trial, results).status.value)
+        except ControllerProblem as problem:
+            print(problem)
+    for log in (results / "logs").iterdir():
+        log.unlink()
+    print(hosts.run(trial, results).status.value)
+"""
+
+
+def test_a_trial_that_failed_on_a_full_disk_has_no_record(tmp_path: Path) -> None:
+    """Nor is one begun there; with room again it runs."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=200k none {disk}"
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
+    if subprocess.run([*alone, mount], capture_output=True, check=False).returncode:
+        pytest.skip("no disk of one's own without privileges")
+    run = [sys.executable, "-c", ON_A_SMALL_DISK, disk, tmp_path / "fake"]
+    done = subprocess.run(
+        [*alone, f'{mount}; exec "$@"', "sh", *run],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    full = f"No space left on device: free some space, {RESUMES}"
+    said = [f"{disk}: {full}", f"{disk / 'logs'}: {full}", "ok"]
+    assert done.stdout.splitlines() == said, done.stderr
