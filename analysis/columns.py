@@ -299,17 +299,17 @@ def state_traffic_bytes(collectives: Iterable[Content], world: int) -> float | N
 
     Of a record's `collectives`: all but all-to-alls in backward and in the optimizer's phase, and
     ZeRO 3's gathers of weights in forward. What a loss aggregation sends is a few bytes.
+    None where a collective has no rule, or where one is no count at all.
     """
     sent: dict[int, float] = {}
-    for count in collectives:
-        name, phase = count["collective"], count["phase"]
-        if name in ULYSSES or phase == "aggregate":
-            continue
-        try:
-            one = sent_bytes(name, count["bytes"], world)
-        except KeyError:
-            return None
-        sent[count["rank"]] = sent.get(count["rank"], 0.0) + one
+    try:
+        for count in collectives:
+            name, phase, rank = count["collective"], count["phase"], count["rank"]
+            if name not in ULYSSES and phase != "aggregate":
+                handed_in = 0.0 + count["bytes"]
+                sent[rank] = sent.get(rank, 0.0) + sent_bytes(name, handed_in, world)
+    except (KeyError, TypeError):  # no rule for it, or no count
+        return None
     return max(sent.values(), default=None)
 
 

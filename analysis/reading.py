@@ -17,16 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
-
 from analysis.columns import RESULTS, Content, axes_of, results_of
-from bench.record_files import is_readable, record_files, unreadable
+from bench.record_check import NotARecord, record_in
+from bench.record_files import record_files
 
 SHARE_BYTES = 32 * 2**20
 """Below this many bytes per process, starting one costs more than it saves."""
-
-NOT_A_RECORD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-"""What a line of another shape than a record's can raise while columns are drawn from it."""
 
 
 class AnalysisError(Exception):
@@ -42,10 +38,11 @@ class Part(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A record and the columns drawn from it, axes apart."""
+    """A record, the columns drawn from it, axes apart, and its line's number from 1 on."""
 
     content: Content
     results: dict[str, Any]
+    number: int
 
 
 @dataclass
@@ -55,7 +52,7 @@ class Rows:
     results: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in RESULTS})
     axes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Axes of each configuration, by its hash."""
-    configs: dict[str, Content] = field(default_factory=dict)
+    configs: dict[str, Any] = field(default_factory=dict)
     """The configurations themselves."""
     lines: int = 0
     skipped: list[tuple[int, str]] = field(default_factory=list)
@@ -96,22 +93,14 @@ def lines_of(part: Part, rows: Rows) -> Iterator[Line]:
             position += len(text)
             rows.lines += 1
             try:
-                content = orjson.loads(text)
-                version = content["schema_version"]
-                if not is_readable(version):
-                    rows.skipped.append((rows.lines, unreadable(version)))
-                    continue
-                key = content["config_hash"]
-                if not isinstance(key, str):
-                    raise TypeError(key)
-                axes = rows.axes.get(key) or axes_of(content["config"])
-                line = Line(content, results_of(content, axes))
-            except NOT_A_RECORD:
-                rows.skipped.append((rows.lines, "truncated or not a record"))
-            else:
-                if key not in rows.axes:
-                    rows.axes[key], rows.configs[key] = axes, content["config"]
-                yield line
+                content = record_in(text, rows.configs)
+            except NotARecord as error:
+                rows.skipped.append((rows.lines, str(error)))
+                continue
+            key = content["config_hash"]
+            if key not in rows.axes:
+                rows.axes[key] = axes_of(content["config"])
+            yield Line(content, results_of(content, rows.axes[key]), rows.lines)
 
 
 def whole(path: Path) -> Part:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import socket
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-from bench.record import READABLE_VERSIONS, SCHEMA_VERSION, Record
+from bench.record import SCHEMA_VERSION, Record
 
 
 class RecordsError(Exception):
@@ -120,7 +119,7 @@ def _inside(folder: Path, path: Path) -> bool:
 
 
 class RawRecord(NamedTuple):
-    """A line of a records file, parsed but not validated."""
+    """A record and its file: parsed, and checked as far as readers need it."""
 
     path: Path
     content: Dict[str, Any]
@@ -135,15 +134,10 @@ class Skipped(NamedTuple):
     version: Any = None
     """Schema version that the line names, if it names one."""
 
-
-def is_readable(version: Any) -> bool:
-    """Whether a line that names schema `version` is a record that this spbench reads."""
-    return isinstance(version, int) and version in READABLE_VERSIONS
-
-
-def unreadable(version: Any) -> str:
-    """Why a line of another schema `version` is passed over."""
-    return f"schema version {version}; this spbench reads 1 to {SCHEMA_VERSION}"
+    @property
+    def text(self) -> str:
+        """`records-a-1.jsonl, line 3: truncated or not a record`."""
+        return f"{self.path.name}, line {self.line}: {self.reason}"
 
 
 def record_files(folder: Path) -> List[Path]:
@@ -154,36 +148,40 @@ def record_files(folder: Path) -> List[Path]:
 def read_records(folder: Path, skipped: Optional[List[Skipped]] = None) -> Iterator[RawRecord]:
     """All records of a results folder, file by file, in the order they were written.
 
-    A truncated or foreign line is appended to `skipped` and passed over. Lines are parsed,
-    not validated: `Record.model_validate(raw.content)` does that.
+    A line that is none (`bench.record_check`) is appended to `skipped` and passed over.
     """
+    # The parser is not in the environments that we measure, whose ranks import this module.
+    from bench.record_check import NotARecord, record_in
+
+    configs: Dict[str, Any] = {}
     for path in record_files(folder):
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                version = None
                 try:
-                    content = json.loads(line)
-                    version = content["schema_version"]
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    reason = "truncated or not a record"
-                else:
-                    if is_readable(version):
-                        yield RawRecord(path, content)
-                        continue
-                    reason = unreadable(version)
-                if skipped is not None:
-                    skipped.append(Skipped(path, number, reason, version))
+                    yield RawRecord(path, record_in(line, configs))
+                except NotARecord as error:
+                    if skipped is not None:
+                        skipped.append(Skipped(path, number, str(error), error.version))
 
 
-def refuse_newer_schema(folder: Path) -> None:
-    """Raise `RecordsError` when a newer spbench wrote into `folder`."""
-    skipped: List[Skipped] = []
-    for _ in read_records(folder, skipped):
-        pass
+def refuse_newer_schema(folder: Path, skipped: Sequence[Skipped]) -> None:
+    """Raise `RecordsError` when a newer spbench wrote one of the lines `skipped` into `folder`."""
     for line in skipped:
-        if isinstance(line.version, int) and line.version > SCHEMA_VERSION:
+        if type(line.version) is int and line.version > SCHEMA_VERSION:
             raise RecordsError(
                 f"results={folder} holds records of schema version {line.version} "
                 f"({line.path.name}, line {line.line}); this spbench writes version "
                 f"{SCHEMA_VERSION}: choose another folder or upgrade spbench"
             )
+
+
+def not_counted(folder: Path, skipped: Sequence[Skipped]) -> List[str]:
+    """What a sweep says of the lines of its folder that are no record: one line, if there are."""
+    if not skipped:
+        return []
+    if len(skipped) == 1:
+        return [f"not counted: {folder}/{skipped[0].text}; its trial runs again"]
+    return [
+        f"not counted: {len(skipped):,} lines of {folder}, the first is {skipped[0].text}; "
+        "their trials run again"
+    ]

@@ -58,7 +58,7 @@ def slowest(per_rank: Sequence[Sequence[float]]) -> Optional[float]:
 
     ValueError when ranks have different numbers of steps.
     """
-    if len({len(steps) for steps in per_rank}) > 1:
+    if len(set(map(len, per_rank))) > 1:
         raise ValueError("ranks have different numbers of steps")
     per_step = list(map(max, zip(*per_rank)))
     return median(per_step) if per_step else None

@@ -8,7 +8,6 @@ offset that follows from the trial, which the system frees when the process dies
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from typing import Any, NamedTuple, Optional
 from bench.controller.provenance import Hardware, hardware_of
 from bench.identity import NOTHING, Identity, identity_of
 from bench.record import Record, Status
-from bench.record_files import RecordWriter, is_readable, record_files, require_present
+from bench.record_check import NotARecord, record_in
+from bench.record_files import RecordWriter, Skipped, record_files, require_present
 from bench.rounds import slowest
 from bench.trial import Trial
 
@@ -41,6 +41,17 @@ class Entry(NamedTuple):
     """Whether this process wrote it."""
 
 
+class _Place(NamedTuple):
+    """How far a file was read."""
+
+    bytes: int
+    lines: int
+    within: bool = False
+    """The last line was read, and its end is still to come."""
+
+
+_START = _Place(0, 0)
+
 Counts = Callable[[str, Entry], bool]
 """Whether a record of the configuration with this hash counts as a round of it."""
 
@@ -55,7 +66,10 @@ class Ledger:
         self._folder = folder
         self._counts = counts
         self._entries: dict[tuple[str, int], list[Entry]] = {}
-        self._read: dict[Path, int] = {}
+        self._read: dict[Path, _Place] = {}
+        self._configs: dict[str, Any] = {}
+        self.skipped: list[Skipped] = []
+        """Whole lines that are no record; what another process is writing may follow."""
         self._writer = RecordWriter(folder)
         self._claims: Optional[int] = None
         if folder.is_dir():
@@ -84,7 +98,8 @@ class Ledger:
         self._writer.append(record)
         # Another process (of an earlier boot, say) may have left a file of this name: what
         # it holds was read when the ledger was made.
-        self._read[self._writer.path] = self._writer.path.stat().st_size
+        lines = self._read.get(self._writer.path, _START).lines + 1
+        self._read[self._writer.path] = _Place(self._writer.path.stat().st_size, lines)
         step_s = _step_s(record.status, [samples.step_s for samples in record.samples])
         identity, hardware = _identified(record.model_dump(include=_IDENTIFYING))
         entry = Entry(record.status, record.attempt, step_s, identity, hardware, own=True)
@@ -93,9 +108,9 @@ class Ledger:
     def refresh(self) -> None:
         """Read what others appended since the last look."""
         for path in record_files(self._folder):
-            start = self._read.get(path, 0)
-            if path.stat().st_size > start:
-                self._read[path] = start + self._take(path, start)
+            start = self._read.get(path, _START)
+            if path.stat().st_size > start.bytes:
+                self._read[path] = self._take(path, start)
 
     @contextmanager
     def claim(self, trial: Trial) -> Iterator[bool]:
@@ -126,29 +141,33 @@ class Ledger:
             os.close(self._claims)
             self._claims = None
 
-    def _take(self, path: Path, start: int) -> int:
-        """Read whole lines from `start` on; returns their bytes."""
-        taken = 0
-        with path.open("rb") as lines:
-            lines.seek(start)
-            for line in lines:
-                if not line.endswith(b"\n"):
-                    break  # still being written, or cut off by a power cut
-                taken += len(line)
-                self._take_line(line)
-        return taken
+    def _take(self, path: Path, start: _Place) -> _Place:
+        """Read on from `start`; returns where what was read ends.
 
-    def _take_line(self, line: bytes) -> None:
-        try:
-            content = json.loads(line)
-            if not is_readable(content["schema_version"]):
-                return
-            key = (content["config_hash"], content["round"])
-            status = Status(content["status"])
-            step_s = _step_s(status, [samples["step_s"] for samples in content["samples"]])
-            self._note(key, Entry(status, content["attempt"], step_s, *_identified(content)))
-        except (ValueError, KeyError, TypeError):
-            return  # no record: the readers of the folder report such lines
+        A last line without an end is taken if it is a record, and otherwise looked at again: it is
+        being written, or was cut off by a power cut.
+        """
+        taken, number, within = start
+        with path.open("rb") as lines:
+            lines.seek(taken)
+            for line in lines:
+                if not (within and line == b"\n"):
+                    try:
+                        self._take_record(record_in(line, self._configs))
+                    except NotARecord as error:
+                        if not line.endswith(b"\n"):
+                            break
+                        self.skipped.append(Skipped(path, number + 1, str(error), error.version))
+                    number += 1
+                taken += len(line)
+                within = not line.endswith(b"\n")
+        return _Place(taken, number, within)
+
+    def _take_record(self, content: Mapping[str, Any]) -> None:
+        status = Status(content["status"])
+        step_s = _step_s(status, [samples["step_s"] for samples in content["samples"]])
+        entry = Entry(status, content["attempt"], step_s, *_identified(content))
+        self._note((content["config_hash"], content["round"]), entry)
 
     def _note(self, key: tuple[str, int], entry: Entry) -> None:
         self._entries.setdefault(key, []).append(entry)

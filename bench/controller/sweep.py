@@ -21,7 +21,7 @@ from bench.controller.precision import Widths, widths
 from bench.controller.torch_gpus import needed
 from bench.identity import UNKNOWN
 from bench.record import MachineProvenance, Record, Status
-from bench.record_files import refuse_newer_schema
+from bench.record_files import not_counted, refuse_newer_schema
 from bench.trial import Configuration, EnvironmentSpec, Trial
 
 WAIT_S = 0.2
@@ -116,10 +116,10 @@ class Schedule:
 
     def __init__(self, configurations: Sequence[Configuration], settings: Settings) -> None:
         self.settings = settings
-        refuse_newer_schema(settings.results)
         self._by_hash = {one.hash: one for one in configurations}
         self._expected = Expected(settings.retry_unknown_code)
         self.ledger = Ledger(settings.results, self._counts)
+        refuse_newer_schema(settings.results, self.ledger.skipped)
         self.trials: list[Trial] = []
         self.left: list[Trial] = []
         self._configurations = configurations
@@ -131,6 +131,8 @@ class Schedule:
     def remarks(self) -> list[str]:
         """A line for each reason why trials that have a record run again, or might.
 
+        Lines of the folder that are no record are one of them: whose they were is not known.
+
         To be asked for before the sweep runs: what it writes itself counts.
         """
         nearest = []
@@ -139,7 +141,8 @@ class Schedule:
                 nearest.append(self._expected.nearest(trial.configuration, known))
         found = [self.ledger.find(trial.key) for trial in self.trials]
         unknown = sum(one is not None and one.identity.code == UNKNOWN for one in found)
-        return lines(nearest, unknown, len(self.trials))
+        damaged = not_counted(self.settings.results, self.ledger.skipped)
+        return [*damaged, *lines(nearest, unknown, len(self.trials))]
 
     def numbered(self, trial: Trial) -> Trial:
         """`trial` as an attempt that no record in the folder is named by."""

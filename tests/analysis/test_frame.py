@@ -205,7 +205,7 @@ def test_damaged_lines_are_named_and_passed_over(tmp_path):
     assert frame.attrs["skipped"] == [
         f"{path.name}, line 1: truncated or not a record",
         f"{path.name}, line 3: schema version 7; this spbench reads 1 to 3",
-        f"{path.name}, line 4: truncated or not a record",
+        f"{path.name}, line 4: not a record: trial_id is missing",
         f"{path.name}, line 5: truncated or not a record",
     ]
 

@@ -20,6 +20,7 @@ from bench.controller.order import interleave
 from bench.record import Record, Status
 from bench.record_files import read_records
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
+from tests import factories
 from tests.controller.fake_hosts import FakeHosts, run_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -255,10 +256,10 @@ def test_the_ledger_reads_only_what_is_new(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
 
     def line(round_: int, attempt: int = 0, status: str = "ok") -> str:
-        ranks = [{"step_s": [0.5, 0.25, 0.75]}, {"step_s": [0.5, 1.0, 0.5]}]
-        content = {"schema_version": 1, "config_hash": "ab", "round": round_, "samples": ranks}
-        content |= {"worker": None, "machine": None}
-        return json.dumps({**content, "status": status, "attempt": attempt}) + "\n"
+        ranks = [factories.samples(0, [0.5, 0.25, 0.75]), factories.samples(1, [0.5, 1.0, 0.5])]
+        record = factories.ok(round=round_, attempt=attempt, samples=ranks)
+        content = {**json.loads(record.model_dump_json()), "status": status}
+        return json.dumps({**content, "config_hash": "ab"}) + "\n"
 
     def found(round_: int) -> object:
         entry = ledger.find(("ab", round_))
