@@ -267,13 +267,17 @@ class Host:
         """Make what `check` needs of the reference, if need be; returns why it could not be made.
 
         `off` needs the weights alone. A failure is remembered, so that it is not computed for
-        hours again by every round.
+        hours again by every round; not that its process was ended, by a signal say, which the
+        next trial may be spared.
         """
         c = trial.configuration
         key = (str(self._reference_folder(trial)), c.comm.device, c.dtype, c.matmul, c.sdpa, check)
-        if key not in self._made:
-            self._made[key] = self._make_reference(trial, check, log)
-        return self._made[key]
+        if key in self._made:
+            return self._made[key]
+        failure = self._make_reference(trial, check, log)
+        if failure is None or failure[0] is not Status.CRASH:
+            self._made[key] = failure
+        return failure
 
     def _make_reference(
         self, trial: Trial, check: Wanted, log: Path

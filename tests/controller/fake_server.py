@@ -2,8 +2,9 @@
 
 Each start takes the next line of `plan` in its folder: `MOMENT what`. MOMENT is `start` or a
 request; what is the number of a signal that the server gives itself, `exit`, or `fill`: it fills
-the disk of the log of its ranks and exits. After the last line it serves. Each start notes its pid
-in `starts`. It starts in no time, since it imports nothing.
+the disk of the log of its ranks and exits. At the MOMENT `made` the signal is for the process that
+makes the reference. After the last line it serves. Each start notes its pid in `starts`. It starts
+in no time, since it imports nothing.
 """
 
 from __future__ import annotations
@@ -87,6 +88,10 @@ class FakeServer:
         elif op in ("reference", "run"):
             world = 1 if op == "reference" else request["configuration"]["world"]
             self.say("forked", pids=[], store_port=0, threads=1)
+            if op == "reference" and self._moment == "made":
+                self._moment = ""
+                self.say("exited", rank=0, signal=int(self._what), exit_code=None)
+                return
             for rank in range(world):
                 result = {"samples": None, "memory": None, "gradient": None}
                 self.say("rank", rank=rank, outcome="finished", result=result)

@@ -103,6 +103,16 @@ def test_a_server_that_is_lost_later_costs_the_trial_in_flight_alone(
     assert len(fake_server.starts(tmp_path / "fake")) == 2
 
 
+def test_a_maker_of_the_reference_that_is_killed_costs_one_trial(run: Run, tmp_path: Path) -> None:
+    """What it should have made is needed by all."""
+    records = run(2, f"made {KILL}")
+    assert [record.status for record in records] == [Status.CRASH, Status.OK]
+    assert records[0].reason == (
+        "the initial weights could not be made: its process ended by SIGKILL"
+    )
+    assert len(fake_server.starts(tmp_path / "fake")) == 1
+
+
 @pytest.mark.parametrize("number", [KILL, STOP])
 def test_a_server_that_is_lost_between_two_trials_costs_none(tmp_path: Path, number: int) -> None:
     made = fake_server.interpreter(tmp_path / "fake")
