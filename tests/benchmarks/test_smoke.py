@@ -20,6 +20,7 @@ PARTS = {
     "fuzz_records",
     "fuzzing",
     "launching",
+    "leftovers",
     "report",
     "standalone",
 }
@@ -28,6 +29,7 @@ PARTS = {
 SMOKE = {
     "controller": ["1", "--records", "60"],
     "coverage": ["3"],
+    "faults": ["3", "--seed", "1"],
     "independence": [],
     "instrumentation": ["--rounds", "2", "--steps", "1"],
     "launch_overhead": ["--torchruns", "1", "--warm", "1"],
@@ -150,6 +152,23 @@ def test_launch_overhead(tmp_path: Path) -> None:
     lines, targets = run("launch_overhead", tmp_path)
     assert len(lines[1].removeprefix("warm server, s: ").split()) == 1
     assert targets == ["launch overhead of the warm server", "torchrun / warm server"]
+
+
+@pytest.mark.environment
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_faults(tmp_path: Path) -> None:
+    lines, targets = run("faults", tmp_path)
+    assert [line.split(":")[0].strip() for line in lines[:3]] == ["1", "2", "3"]
+    assert any(line.startswith("20 records: ") for line in lines)
+    assert not any(line.endswith(": missed") for line in lines), lines
+    assert targets[:3] == ["faults", "lost trials", "trials recorded twice"]
+    assert targets[-4:] == [
+        "processes left",
+        "scratch folders left",
+        "files in shared memory left",
+        "locks left",
+    ]
 
 
 @pytest.mark.environment
