@@ -6,7 +6,8 @@ map; whoever is the last to open it, or to close it, removes it. Killed ranks do
 
 Other programs of the user keep files there, too, data sets even. A file counts as the ranks' own
 where a rank noted that it made it (`bench.worker.shared_memory`), where a rank that was still
-alive at the end mapped it or had it open, or where its name holds a rank's pid, as torch's do.
+alive at the end mapped it or had it open, or where torch or multiprocessing named it by a rank's
+pid: another program's `part-4711` may be one's pid by chance.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import psutil
 from bench.record_files import shared_memory_note
 
 FOLDER = Path("/dev/shm")
+_NAMED_BY_PID = re.compile(r"(?:torch_|pym-)(\d+)[_-]")
+"""aten/src/ATen/MapAllocator.cpp of torch; multiprocessing/heap.py of Python."""
 _FILE_CLOCK_S = 0.01
 """How far the clock that stamps files may be behind: a tick of the kernel."""
 
@@ -50,9 +53,14 @@ def noted(scratch: Path, pids: Sequence[int]) -> set[Path]:
         with contextlib.suppress(FileNotFoundError):
             lines = shared_memory_note(scratch, rank).read_bytes().split(b"\n")
             found |= {Path(os.fsdecode(line)) for line in lines if line}
-    numbers = set(map(str, pids))
-    found |= {path for path in names() if numbers & set(re.findall(r"\d+", path.name))}
+    found |= {path for path in names() if _maker(path.name) in pids}
     return {path for path in found if path.parent == FOLDER}
+
+
+def _maker(name: str) -> int | None:
+    """The pid in a name of torch's or of multiprocessing's."""
+    match = _NAMED_BY_PID.match(name)
+    return int(match[1]) if match else None
 
 
 def remove_left(paths: Iterable[Path], since: float) -> list[str]:

@@ -14,7 +14,26 @@ from pathlib import Path
 
 import pytest
 
-from bench.controller.shared_memory import remove_nccl_segments
+from bench.controller.shared_memory import noted, remove_nccl_segments
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("torch_{pid}_1804289383_0", True),
+        ("pym-{pid}-abc", True),
+        ("part-{pid}", False),  # of a data set, by chance
+        ("torch_1{pid}_1_0", False),
+    ],
+)
+def test_whose_a_file_is_by_its_name(tmp_path: Path, name: str, made: bool) -> None:
+    pid = os.getpid()
+    path = segment(name.format(pid=pid))
+    try:
+        assert (path in noted(tmp_path, [pid])) is made
+    finally:
+        path.unlink()
+
 
 MAPS = """
 import mmap, os, sys

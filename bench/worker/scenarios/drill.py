@@ -122,11 +122,11 @@ def _talk(_: torch.device) -> None:
 
 
 def _litter(_: torch.device) -> None:
-    """A file that Python opens, one that a library maps, and one with our pid in its name."""
+    """A file that Python opens, one that a library maps, and one of torch's kind, by our pid."""
     pid = os.getpid()
     _SHARED_MEMORY.joinpath("spbench-drill-opened").write_bytes(bytes(1000))
     libc = ctypes.CDLL(None)
-    for name in (b"spbench-drill-mapped", b"spbench_drill_%d" % pid):
+    for name in (b"spbench-drill-mapped", b"torch_%d_drill" % pid):
         fd = libc.open(bytes(_SHARED_MEMORY) + b"/" + name, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(fd, 1000)
         if b"mapped" not in name:
