@@ -54,6 +54,18 @@ def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     ("arguments", "fragment"),
     [
         (("sweep", "seqlen=3"), "seqlen: unknown key; did you mean 'seq_len'?"),
+        (("sweep", "hydra.sweeper.params=2"), "hydra.sweeper.params=2: must be a mapping"),
+        (("sweep", "~model=1,2,3"), "model cannot be left out; write model=VALUE"),
+        (("sweep", "~zero"), "zero cannot be left out; write zero=VALUE"),
+        (("sweep", "+=1"), "+=1: has no key; write key=value"),
+        (("sweep", "hydra/help=false"), "must be a string or a list. Got bool"),
+        (
+            ("sweep", "+deepspeed.zero_optimization=some/text"),
+            "deepspeed.zero_optimization=some/text: must be a mapping",
+        ),
+        (("sweep", "seq_len=range(1,1000000000)"), "and a sweep at most 10,000"),
+        (("sweep", "seq_len=range(1,200)", "seed=range(1,200)"), "have 316,808 combinations"),
+        (("sweep", "seq_len=${oc.env:SPBENCH_NOWHERE}"), "'SPBENCH_NOWHERE' not found"),
         (("sweep", "sp=3"), "sp=3 must divide world=4; allowed: 1, 2, 4"),
         (("sweep", "environment.python=/nowhere/python"), "/nowhere/python"),
         (("sweep", f"environment.python={sys.executable}"), "no torch"),

@@ -31,6 +31,21 @@ MAX_WORLD = 1024
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 
+SECTIONS = (
+    "zero_optimization",
+    "optimizer",
+    "scheduler",
+    "fp16",
+    "bf16",
+    "amp",
+    "activation_checkpointing",
+    "comms_logger",
+    "flops_profiler",
+    "tensorboard",
+    "aio",
+)
+"""Keys of a DeepSpeed configuration whose values are mappings."""
+
 SWEEP_KEYS = (
     "experiment",
     "rounds",
@@ -152,6 +167,7 @@ def to_configuration(
         values.pop(key, None)
     if values["world"] > MAX_WORLD:
         raise ConfigurationError(f"world={values['world']}: must be at most {MAX_WORLD}")
+    _require_sections(values["deepspeed"])
     values["environment"] = _located(_environment(values["environment"], chosen))
     values["comm"] = _comm(values["comm"], values["world"], gpus)
     values["memory_limit"] = _bytes("memory_limit", values["memory_limit"])
@@ -159,6 +175,16 @@ def to_configuration(
         return Configuration.model_validate(values)
     except ValidationError as error:
         raise explain_pydantic(error, keys()) from error
+
+
+def _require_sections(options: Any) -> None:
+    """Refuse a section of DeepSpeed's configuration that is no mapping, as it takes them."""
+    for name in SECTIONS if isinstance(options, dict) else ():
+        value = options.get(name, {})
+        if not isinstance(value, dict):
+            raise ConfigurationError(
+                f"deepspeed.{name}={value}: must be a mapping; write +deepspeed.{name}.KEY=VALUE"
+            )
 
 
 def _require_known(options: Any, scenario: str, declared: Mapping[str, str]) -> None:

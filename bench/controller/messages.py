@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +20,23 @@ _TYPES = {
     "bool": "true or false",
     "Boolean": "true or false",
 }
+
+
+_MOST_SAID = 300
+REQUIRED = (
+    "attention",
+    "comm",
+    "dtype",
+    "environment",
+    "loss",
+    "model",
+    "scenario",
+    "seq_len",
+    "sp",
+    "world",
+    "zero",
+)
+"""Keys without which no trial is described."""
 
 
 class ConfigurationError(Exception):
@@ -109,6 +126,25 @@ def explain_hydra(error: Exception, keys: Iterable[str]) -> ConfigurationError:
     if match := re.search(r"Value '(.*?)' is not a valid (bool)", text):
         return _wrong_type(text, match[1], match[2])
     return ConfigurationError(_sentence(text))
+
+
+def refuse_without_key(key: str, argument: str) -> None:
+    """Refuse an override without a key, and one that would leave out a key that trials need."""
+    removed = key.removeprefix("~")
+    if key != removed and removed in REQUIRED:
+        raise ConfigurationError(f"{argument}: {removed} cannot be left out; write {removed}=VALUE")
+    if argument.startswith("=") or key in ("+", "++", "~"):
+        raise ConfigurationError(f"{argument}: has no key; write key=value")
+
+
+def not_understood(error: Exception, arguments: Sequence[str]) -> ConfigurationError:
+    """An override on which Hydra itself failed, which does not say on which."""
+    why = (_sentence(str(error)).partition(" : Override(")[0] or type(error).__name__)[:_MOST_SAID]
+    given = [one for one in arguments if not one.startswith("--")]
+    return ConfigurationError(
+        f"{' '.join(given)}: no configuration follows from these overrides ({why}); "
+        "write key=value, or key=a,b for an axis"
+    )
 
 
 def is_hydra_error(error: Exception) -> bool:

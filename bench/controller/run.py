@@ -18,7 +18,13 @@ from omegaconf import DictConfig
 from bench.console import Console
 from bench.controller import interruption, sweep, torch_gpus
 from bench.controller.config import CONF, Settings, keys, settings_of, to_configuration
-from bench.controller.messages import explain_hydra, is_hydra_error, unknown_option
+from bench.controller.messages import (
+    explain_hydra,
+    is_hydra_error,
+    not_understood,
+    refuse_without_key,
+    unknown_option,
+)
 from bench.controller.problem import own_files
 from bench.controller.progress import display
 from bench.controller.sweeper import Composer, Point, plan
@@ -33,6 +39,8 @@ DEFAULT_EXPERIMENT = "quick"
 LauncherOf = Callable[[Callable[[EnvironmentSpec], Any]], AbstractContextManager[sweep.Launcher]]
 """Makes what runs trials from what gives the interpreter of an environment."""
 
+_OF_OVERRIDES = (AttributeError, AssertionError, LookupError, RecursionError, TypeError, ValueError)
+"""What Hydra, OmegaConf and their parser raise for overrides that they did not foresee."""
 _OTHER_MODES = {"--cfg", "-c", "--info", "-i", "--run", "-r", "--multirun", "-m"} | {
     "--hydra-help",
     "--shell-completion",
@@ -65,6 +73,8 @@ class Run:
         """The results folder, once the plan stands."""
         self.report = True
         """Whether the sweep's report is wanted."""
+        self.planned = False
+        """Whether the overrides made a plan; what fails later is no fault of theirs."""
         self.summary: Optional[sweep.Summary] = None
         """How the sweep ended, when it ran here."""
         self.hashes: frozenset[str] = frozenset()
@@ -74,6 +84,7 @@ class Run:
         """Run the one configuration of a job that a launcher (Slurm's, say) started."""
         from bench.controller.environments import known_specs
 
+        self.planned = True
         name = HydraConfig.get().runtime.choices["environment"]
         spec = known_specs(CONF).get(name)
         chosen = spec.model_dump(mode="json") if spec is not None else None
@@ -95,6 +106,7 @@ class Run:
         self._composer = Composer(loader, config, visible_gpu_count() if here else None)
         points = plan(self._composer, params, arguments)
         self.folder, self.report = settings.results, settings.report
+        self.planned = True
         return points
 
     def together(self, jobs: Sequence[Sequence[str]], config: DictConfig) -> None:
@@ -187,12 +199,15 @@ def start(arguments: Sequence[str], run: Run) -> None:
         except Exception as error:
             if is_hydra_error(error):
                 raise explain_hydra(error, keys()) from error
+            if not run.planned and isinstance(error, _OF_OVERRIDES):
+                raise not_understood(error, arguments) from error
             raise
 
 
 def normalised(argument: str) -> str:
     """An override as people write it, in the words of Hydra's grammar."""
     key, equals, value = argument.partition("=")
+    refuse_without_key(key, argument)
     if re.fullmatch(r"null|\d+(\.\d+)?|", value) and (CONF / key).is_dir() and key:
         raise unknown_option(key, value, [file.stem for file in (CONF / key).glob("*.yaml")])
     if not equals or value.startswith(("'", '"', "[")):

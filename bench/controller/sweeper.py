@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -22,6 +23,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from bench.controller.config import SWEEP_KEYS, keys, to_configuration
 from bench.controller.messages import ConfigurationError, explain_hydra, is_hydra_error
 from bench.trial import Configuration, EnvironmentSpec
+
+MAX_POINTS = 10_000
+"""Combinations of one sweep: composing each takes some 10 ms, and running it seconds."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Composer:
 
         The command line wins where both name a key. Raises `ConfigurationError`.
         """
+        if not isinstance(params, Mapping):
+            raise ConfigurationError(
+                f"hydra.sweeper.params={params}: must be a mapping of keys to values; or write the "
+                "axes themselves, key=a,b"
+            )
         chosen: dict[str, list[str]] = {}
         for text in [f"{key}={value}" for key, value in params.items()] + list(arguments):
             override = self._parse(text)
@@ -62,6 +71,11 @@ class Composer:
             if override.package is not None:
                 key += f"@{override.package}"
             chosen[key] = self._values(override)
+        combinations = math.prod(map(len, chosen.values()))
+        if combinations > MAX_POINTS:
+            raise ConfigurationError(
+                _too_many(f"{combinations:,}", max(chosen, key=_length(chosen)))
+            )
         return list(itertools.product(*chosen.values()))
 
     def configuration(self, overrides: Sequence[str]) -> Configuration:
@@ -100,7 +114,10 @@ class Composer:
                 "choice(a,b), range(start,stop,step), glob(pattern)"
             )
         key = override.get_key_element()
-        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        texts = itertools.islice(override.sweep_string_iterator(), MAX_POINTS + 1)
+        values = [f"{key}={value}" for value in texts]
+        if len(values) > MAX_POINTS:
+            raise ConfigurationError(_too_many(f"over {MAX_POINTS:,}", key))
         if not values:
             raise ConfigurationError(f"{line}: this axis has no values; give at least one")
         return values
@@ -144,6 +161,17 @@ class Composer:
 
     def _explained(self, error: Exception) -> Exception:
         return explain_hydra(error, keys()) if is_hydra_error(error) else error
+
+
+def _too_many(combinations: str, axis: str) -> str:
+    return (
+        f"{axis}: the axes have {combinations} combinations, and a sweep at most {MAX_POINTS:,}; "
+        "give fewer values, or run several sweeps into one folder"
+    )
+
+
+def _length(chosen: Mapping[str, Sequence[str]]) -> Callable[[str], int]:
+    return lambda key: len(chosen[key])
 
 
 def plan(composer: Composer, params: Mapping[str, Any], arguments: Sequence[str]) -> list[Point]:

@@ -84,7 +84,7 @@ REFUSED = [
     (["rounds=3000000"], ["rounds=3000000: must be from 1 to 10000"]),
     (["environment=null"], ["environment=null: unknown environment", "torch-2.13"]),
     (["model=5"], ["model=5: unknown model", "tiny"]),
-    (["~loss"], ["loss: has no value"]),
+    (["~loss"], ["loss cannot be left out; write loss=VALUE"]),
     (["options.foo=1"], ["options.foo: unknown to scenario=train", "busy_s"]),
     (["scenario=drill", "options.fualt=raise"], ["did you mean 'fault'?"]),
     (["seed=99999999999999999999999"], ["seed=99999999999999999999999: must be less than"]),
