@@ -39,6 +39,7 @@ _STANDS_BY_ITSELF = (
     "bench.trial",
     "bench.specs",
     "bench.record",
+    "bench.plain",
     "bench.identity",
     "bench.theory",
     "bench.fingerprint",

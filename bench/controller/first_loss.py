@@ -52,9 +52,12 @@ def mean_loss(shards: Sequence[Sequence[float]], configuration: Configuration) -
     """
     sp, means = configuration.sp, []
     size = len(shards) if configuration.reference == "token_mean" else sp
-    for start in range(0, len(shards), size):
-        group = shards[start : start + size]
-        total = math.fsum(mean * labels for mean, labels in group)
-        means.append(total / max(1.0, sum(labels for _, labels in group)))
-    found = math.fsum(means) / len(means)
+    try:
+        for start in range(0, len(shards), size):
+            group = shards[start : start + size]
+            total = math.fsum(mean * labels for mean, labels in group)
+            means.append(total / max(1.0, sum(labels for _, labels in group)))
+        found = math.fsum(means) / len(means)
+    except (OverflowError, ValueError):  # of infinities, or of numbers that add up to one
+        return None
     return found if math.isfinite(found) else None

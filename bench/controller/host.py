@@ -112,7 +112,7 @@ class Host:
         started, clock = utc_now(), time.monotonic()
         flight = self._fly(trial, log, check, why_not)
         duration = time.monotonic() - clock
-        self.learnt = self._server.learn(flight.late_imports())
+        self.learnt = self._server.learn(flight.reports.late_imports())
         return Record.of(
             trial,
             started=started,
@@ -123,7 +123,7 @@ class Host:
             code=code,
             log=str(log.relative_to(folder)),
             flight_recorder=[str(path.relative_to(folder)) for path in flight.dumps],
-            first_loss=first_loss.judge(c, flight.first_losses(), reference_loss),
+            first_loss=first_loss.judge(c, flight.reports.first_losses(), reference_loss),
             **{"gradient_reason": why_not, **flight.fields()},
         )
 
@@ -303,14 +303,14 @@ class Host:
     def _provenance(self, flight: Flight) -> WorkerProvenance:
         return WorkerProvenance(
             **self._server.versions,
-            devices=flight.devices(),
+            devices=flight.reports.devices(),
             driver=driver_version(),
             threads_per_rank=threads_per_rank(flight.world),
             warnings=[*self._server.warnings, *flight.warnings()],
-            late_imports=flight.late_imports(),
-            sdpa_kernel=flight.sdpa_kernel(),
-            mesh_setup=flight.mesh_setup(),
-            variables=flight.variables(),
+            late_imports=flight.reports.late_imports(),
+            sdpa_kernel=flight.reports.observed("sdpa_kernel"),
+            mesh_setup=flight.reports.observed("mesh_setup"),
+            variables=flight.reports.observed("variables") or {},
         )
 
 
@@ -318,7 +318,7 @@ def _keep_dumps(scratch: Path, log: Path, world: int) -> list[Path]:
     """Copy what torch's flight recorder wrote of each rank to beside the log."""
     kept = []
     for rank in range(world):
-        if (written := flight_recorder_file(scratch, rank)).exists():
+        if (written := flight_recorder_file(scratch, rank)).is_file():
             copy = log.with_name(f"{log.stem}.flight-{rank}")
             kept.append(Path(shutil.copyfile(written, copy)))
     return kept

@@ -7,17 +7,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.controller import deaths, faults, rows
+from bench.controller import deaths, faults, rank_report, rows
 from bench.controller.deaths import Death
 from bench.controller.faults import Fault
 from bench.controller.reports import (
+    Reports,
     failed_by_itself,
     failure_line,
     is_out_of_memory,
+    uneven,
     worst_gradient,
 )
 from bench.controller.trial_log import TrialLog
 from bench.failure_text import useful_line
+from bench.lines import MOST_REPORT_BYTES
 from bench.record import CPU_PHASES, PHASES, RankError, RankOutcome, Status
 from bench.trial import EnvironmentSpec
 
@@ -39,7 +42,8 @@ class Flight:
         self.dumps: list[Path] = []  # of torch's flight recorder
         self.shared_memory: list[str] = []
         """What ranks left in shared memory, in a few words each."""
-        self._reports: dict[int, dict[str, Any]] = {}
+        self.reports = Reports(world)
+        self._unread: set[int] = set()  # ranks that reported what is no report
         self._exits: dict[int, dict[str, Any]] = {}
         self._dead: list[Death] = []  # without a report, in the order in which they ended
         self._beats: list[dict[str, Any]] = []
@@ -54,17 +58,36 @@ class Flight:
             self.pids, self.store_port = line["pids"], line["store_port"]
             self._threads_at_fork = line["threads"]
         elif line["op"] == "rank":
-            self._reports[line["rank"]] = line
+            self._report(line["rank"], line["report"], line["bytes"])
         elif line["op"] == "exited":
             self._exits[line["rank"]] = line
-            if line["rank"] not in self._reports:
+            if self._ended_without_a_report(line):
                 self._dead.append(_death(line))
 
+    def _report(self, rank: int, text: str, length: int) -> None:
+        if length > MOST_REPORT_BYTES:
+            self._unread.add(rank)
+            most = f"at most {MOST_REPORT_BYTES:,} are taken"
+            self._faults.append(Fault(rank, f"it reported {length:,} bytes; {most}"))
+            return
+        report, wrong = rank_report.read(rank, text)
+        self._faults += wrong
+        if report is None:
+            self._unread.add(rank)
+        elif (again := self.reports.take(rank, report)) is not None:
+            self._faults.append(again)
+
+    def _ended_without_a_report(self, line: dict[str, Any]) -> bool:
+        """Not so where a rank reported what is no report, and then left of its own accord."""
+        rank = line["rank"]
+        if self.reports.get(rank) is not None:
+            return False
+        return rank not in self._unread or line["exit_code"] != 0
+
     def beat(self, beats: list[dict[str, Any]]) -> bool:
-        """Take the ranks' heartbeats; whether any of them moved since the last ones."""
-        moved = [b["count"] for b in beats] != [b["count"] for b in self._beats]
-        self._beats = beats
-        return moved
+        """Take the ranks' heartbeats; whether any moved, or reported more, since the last ones."""
+        before, self._beats = self._beats, beats
+        return list(map(_moves, beats)) != list(map(_moves, before))
 
     def computed(self, cpu_seconds: list[float], share: float) -> bool:
         """Whether a rank used more than `share` of a core since the last call."""
@@ -108,56 +131,59 @@ class Flight:
 
     def cause_known(self) -> bool:
         """Whether a rank failed by itself, and not only because it lost a peer."""
-        return bool(self._dead) or any(map(failed_by_itself, self.errors()))
+        errors = self.reports.errors()
+        return bool(self._dead or self._unread) or any(map(failed_by_itself, errors))
 
     def all_settled(self) -> bool:
         """Whether every rank has reported or ended."""
-        return len(self._reports.keys() | self._exits.keys()) == self.world
+        return len(self.reports.ranks() | self._exits.keys()) == self.world
 
     def all_finished(self) -> bool:
         """Whether every rank has reported its results, ended or not."""
         return self.all_settled() and not self.failed()
 
     def _has_failed(self, rank: int) -> bool:
-        report = self._reports.get(rank)
-        return report["outcome"] == "raised" if report is not None else rank in self._exits
-
-    def errors(self) -> list[RankError]:
-        """What ranks raised, in rank order."""
-        raised = [r for _, r in sorted(self._reports.items()) if r["outcome"] == "raised"]
-        return [RankError(**report["error"]) for report in raised]
+        report = self.reports.get(rank)
+        if report is not None:
+            return not report.finished
+        return rank in self._exits or rank in self._unread
 
     def fields(self) -> dict[str, Any]:
         """The fields of the record that follow from what was collected."""
-        status, reason = self._status()
+        reports, faults_ = self.reports, self._all_faults()
+        status, reason = self._status(faults_)
         fields: dict[str, Any] = {"status": status, "reason": reason}
-        fields["errors"] = [*self.errors(), *(fault.error for fault in self._faults)]
+        fields["errors"] = [*reports.errors(), *(fault.error for fault in faults_)]
         fields["ranks"] = [self._outcome(rank) for rank in range(self.world)]
         if self._dead_settle():
             fields["first_ended"] = self._dead[0].rank
         if status is Status.OK:
-            results = [self._reports[rank]["result"] for rank in range(self.world)]
-            for name in ("samples", "memory"):
-                fields[name] = [r[name] for r in results if r.get(name) is not None]
-            fields["gradient"] = worst_gradient(
-                [r["gradient"] for r in results if r.get("gradient")]
-            )
-            reasons = [r["gradient_reason"] for r in results if r.get("gradient_reason")]
-            if reasons:
+            fields.update({name: reports.parts(name) for name in ("samples", "memory")})
+            fields["gradient"] = worst_gradient(reports.parts("gradient"))
+            if reasons := list(filter(None, reports.parts("gradient_reason"))):
                 fields["gradient_reason"] = reasons[0]
-            fields.update({n: results[0].get(n) for n in ("clipping", "sketch", "sketch_version")})
-            fields["collectives"] = [count for r in results for count in r.get("collectives", [])]
-            fields["details"] = results[0].get("details", {})
-        if (shared := self._observed().get("shared_gpu")) is not None:
+            fields.update({n: reports.part(n) for n in ("clipping", "sketch", "sketch_version")})
+            fields["collectives"] = [one for some in reports.parts("collectives") for one in some]
+        if self.all_finished():  # though a part of what they returned may be beyond any record
+            fields["details"] = reports.part("details") or {}
+        if (shared := reports.observed("shared_gpu")) is not None:
             fields["timings_valid"] = not shared
         if self._rows:
             fields["details"] = {**fields.get("details", {}), "rows": self._rows}
         if self._rows_left_out:
-            fields["details"]["rows_left_out"] = self._rows_left_out
+            left_out = {"rows_left_out": self._rows_left_out}
+            fields["details"] = {**fields.get("details", {}), **left_out}
         return fields
 
-    def _status(self) -> tuple[Status, str | None]:
-        errors = self.errors()
+    def _all_faults(self) -> list[Fault]:
+        """Of single ranks, and of what they returned together."""
+        found = [*self._faults, uneven(self.reports.parts("samples"))]
+        if self._rows and "rows" in (self.reports.part("details") or {}):
+            found.append(Fault(0, "the scenario returned details.rows beside the ranks' own rows"))
+        return [fault for fault in found if fault is not None]
+
+    def _status(self, wrong: list[Fault]) -> tuple[Status, str | None]:
+        errors = self.reports.errors()
         if self._dead_settle():  # before what others raised: they only lost their peer
             killed = deaths.oom_kills() > self.oom_kills_before
             return deaths.judge(self._dead, self._output(), killed)
@@ -167,8 +193,8 @@ class Flight:
         if self._gave_up is not None:
             status, reason = self._gave_up
             return status, f"{reason}; {self._whereabouts()}"
-        if self._faults:
-            return Status.ERROR, faults.reason(self._faults)
+        if wrong:
+            return Status.ERROR, faults.reason(wrong)
         return Status.OK, None
 
     def _dead_settle(self) -> bool:
@@ -176,7 +202,7 @@ class Flight:
 
         Not where they only aborted because of what another raised.
         """
-        errors = self.errors()
+        errors = self.reports.errors()
         if not self._dead or not any(map(failed_by_itself, errors)):
             return bool(self._dead)
         if any(map(is_out_of_memory, errors)):  # on a full card NCCL fails in many ways
@@ -194,17 +220,15 @@ class Flight:
         return ", ".join(f"{deaths.ranks(ranks)} in {phase}" for phase, ranks in places.items())
 
     def _outcome(self, rank: int) -> RankOutcome:
-        report, exit_ = self._reports.get(rank), self._exits.get(rank)
+        report, exit_ = self.reports.get(rank), self._exits.get(rank)
         beat = next(
             (b for b in self._beats if b["rank"] == rank), {"phase": "unknown", "step": None}
         )
         phase, step = beat["phase"], beat["step"]
         stack = self._stacks.get(str(rank))
-        if report is not None and report["outcome"] == "raised":
-            error = report["error"]
-            return RankOutcome(
-                rank=rank, outcome="raised", phase=error["phase"], step=error["step"]
-            )
+        if report is not None and report.error is not None:
+            error = report.error
+            return RankOutcome(rank=rank, outcome="raised", phase=error.phase, step=error.step)
         if report is not None:
             ended = {} if exit_ is None else {n: exit_[n] for n in ("signal", "exit_code")}
             return RankOutcome(rank=rank, outcome="finished", phase="done", **ended)
@@ -223,14 +247,16 @@ class Flight:
 
     def reference_failure(self, timeout_s: float) -> tuple[Status, str, RankError] | None:
         """Why the one process that makes a reference failed, in a line too; None: it did not."""
-        report, exit_ = self._reports.get(0), self._exits.get(0)
-        if report is not None and report["outcome"] == "finished":
-            return None
-        if report is not None:
-            raised = RankError(rank=0, phase="reference", **report["error"])
+        report, exit_ = self.reports.get(0), self._exits.get(0)
+        if report is not None and report.error is not None:
+            raised = report.error
             status = Status.OOM if is_out_of_memory(raised) else Status.ERROR
             said = useful_line(raised.message, raised.traceback) or "no message"
             return status, f"{raised.type.rpartition('.')[2]}: {said}", raised
+        if self._faults:
+            return Status.ERROR, self._faults[0].text, self._faults[0].error
+        if report is not None:
+            return None
         if exit_ is None:
             status, message = Status.TIMEOUT, f"it took longer than limits.timeout_s={timeout_s:g}"
             message += "; raise that, or use a smaller model"
@@ -243,22 +269,9 @@ class Flight:
         )
         return status, message, error
 
-    def first_losses(self) -> list[list[float]]:
-        """Mean loss and number of labels that each rank's first forward pass gave, in rank order.
-
-        Empty unless every rank told it.
-        """
-        told = [self._reports.get(rank, {}).get("result", {}) for rank in range(self.world)]
-        found = [result.get("first_loss") for result in told]
-        return [] if any(one is None for one in found) else found
-
-    def late_imports(self) -> list[str]:
-        """Modules that ranks imported themselves."""
-        return sorted({name for r in self._reports.values() for name in r.get("late_imports", [])})
-
     def warnings(self) -> list[str]:
-        """What libraries warned of, each text once, in rank order."""
-        texts = [text for _, r in sorted(self._reports.items()) for text in r.get("warnings", [])]
+        """What libraries warned of, and what is odd about the launch, each text once."""
+        texts = self.reports.warnings()
         if self._threads_at_fork != 1:
             texts.append(f"spbench: the server had {self._threads_at_fork} threads when it forked")
         if self._log is not None and self._log.left_out:
@@ -267,34 +280,13 @@ class Flight:
         texts += [
             f"spbench: rank {rank} had its results, then ended by {_death(exit_).manner}"
             for rank, exit_ in sorted(self._exits.items())
-            if exit_["exit_code"] != 0 and self._reports.get(rank, {}).get("outcome") == "finished"
+            if exit_["exit_code"] != 0 and self._finished(rank)
         ]
         return list(dict.fromkeys(texts))
 
-    def _observed(self) -> dict[str, Any]:
-        """What the first rank that reported saw (`bench.worker.rank.Rank.observed`)."""
-        first = next((r for _, r in sorted(self._reports.items())), {})
-        observed: dict[str, Any] = first.get("observed", {})
-        return observed
-
-    def variables(self) -> dict[str, str]:
-        """Environment variables that steer torch, NCCL and DeepSpeed, as a rank saw them."""
-        found: dict[str, str] = self._observed().get("variables", {})
-        return found
-
-    def sdpa_kernel(self) -> str | None:
-        """The kernel that torch chose for attention; None where there was none."""
-        kernel: str | None = self._observed().get("sdpa_kernel")
-        return kernel
-
-    def mesh_setup(self) -> str | None:
-        """How DeepSpeed was told of sequence parallelism; None where nothing was trained."""
-        setup: str | None = self._observed().get("mesh_setup")
-        return setup
-
-    def devices(self) -> list[str]:
-        """Each rank's device."""
-        return [r["device"] for _, r in sorted(self._reports.items()) if "device" in r]
+    def _finished(self, rank: int) -> bool:
+        report = self.reports.get(rank)
+        return report is not None and report.finished
 
 
 def version_mismatch(spec: EnvironmentSpec, observed: dict[str, Any]) -> str | None:
@@ -311,6 +303,10 @@ def version_mismatch(spec: EnvironmentSpec, observed: dict[str, Any]) -> str | N
         f"environment '{spec.name}' has {' and '.join(wrong)}; "
         f"`spbench env remove {spec.name}`, then sync it again"
     )
+
+
+def _moves(beat: dict[str, Any]) -> tuple[int, int]:
+    return beat["count"], beat.get("received", 0)
 
 
 def _death(exit_: dict[str, Any]) -> Death:

@@ -21,6 +21,7 @@ import psutil
 from bench.controller.code import DISK
 from bench.controller.interpreter import Interpreter, users_pythonpath
 from bench.controller.vital_signs import LOOK_S, VitalSigns
+from bench.lines import Lines
 from bench.trial import Configuration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +49,7 @@ class ServerProcess:
 
     def __init__(self, interpreter: Interpreter, device: str, shm: bool, log: Path) -> None:
         self.interpreter = interpreter
-        self._buffer = b""
+        self._unread = Lines()
         self._lines: list[dict[str, Any]] = []
         self._lost: str | None = None
         self._while = " while it started"
@@ -154,8 +155,7 @@ class ServerProcess:
             data = os.read(self._answers, 1 << 20)
             if not data:
                 raise self._given_up(self._epitaph())
-            *lines, self._buffer = (self._buffer + data).split(b"\n")
-            self._lines += [json.loads(line) for line in lines]
+            self._lines += [json.loads(line.content) for line in self._unread.take(data)]
         return self._lines.pop(0)
 
     def code_of(self, configuration: Configuration) -> dict[str, str]:

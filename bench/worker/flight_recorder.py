@@ -98,4 +98,4 @@ def _poke(pipe: Path) -> bool:
 
 
 def _is_whole(file: Path) -> bool:
-    return file.exists() and file.read_bytes()[-1:] == _PICKLE_ENDS_WITH
+    return file.is_file() and file.read_bytes()[-1:] == _PICKLE_ENDS_WITH

@@ -5,23 +5,22 @@ This is the rank's border: whatever a scenario raises becomes a report, never a 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
-import json
 import logging
 import mmap
 import os
 import resource
 import signal
 import sys
-import traceback
 import warnings
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set
 
 from bench.record import NOT_STARTED
 from bench.record_files import shared_memory_note
-from bench.worker import shared_memory, visible_gpus
+from bench.worker import report, shared_memory, visible_gpus
 from bench.worker.leaving import leave_together
 from bench.worker.rank import COLLECTIVES_GIVE_UP, Rank, Request, join
 
@@ -30,26 +29,26 @@ _PR_SET_PDEATHSIG = 1
 
 
 def run_rank(
-    index: int, request: Request, heartbeat: mmap.mmap, listener: int, report: int, server: int
+    index: int, request: Request, heartbeat: mmap.mmap, listener: int, pipe: int, server: int
 ) -> None:
     """Run rank `index` in this forked process and end it; never returns.
 
-    `listener` is the socket of the rendezvous store (rank 0 takes it), `report` the pipe for
-    the one JSON line that says what happened, `server` the pid that must outlive us.
+    `listener` is the socket of the rendezvous store (rank 0 takes it), `pipe` takes the one
+    JSON line that says what happened, `server` is the pid that must outlive us.
     """
     visible_gpus.restore()
     die_with(server)
     os.setsid()  # one kill then reaches whatever this rank starts
     rank = Rank(index, request, heartbeat)
-    message: Dict[str, Any] = {"rank": index, "observed": rank.observed}
+    seen: Dict[str, Any] = {"observed": rank.observed}
     stores: List[Any] = []
     before = set(sys.modules)
     try:
         _prepare(rank)
         before, notes = set(sys.modules), LibraryNotes()
-        message["warnings"] = notes.collected
+        seen["warnings"] = notes.collected
         join(rank, lambda: _kept(stores, _store(rank, listener)))
-        message["device"] = _device_name(rank)
+        seen["device"] = _device_name(rank)
         from bench.worker import plugins, sdpa
 
         try:
@@ -57,20 +56,19 @@ def run_rank(
         finally:
             rank.observed["sdpa_kernel"] = sdpa.noted()
         _finish_device_work(rank)
-        message["late_imports"] = _imported_since(before)
-        line = json.dumps({**message, "outcome": "finished", "result": result})
+        seen["late_imports"] = _imported_since(before)
+        line = report.finished(index, result, **seen)
         raised = False
     except BaseException as exception:  # noqa: BLE001 (the rank's border)
         _lift_memory_limit()  # else a rank that reached it cannot say so
-        message["late_imports"] = _imported_since(before)  # by which it may have reached it
-        where = {"rank": index, "phase": rank.phase, "step": rank.step}
-        free = _device_free_bytes(rank, str(exception))  # while its frames hold what they held
-        error = {**describe(exception), **where, "device_free_bytes": free}
-        line = json.dumps({**message, "outcome": "raised", "error": error})
+        seen["late_imports"] = _imported_since(before)  # by which it may have reached it
+        said = report.describe(exception)["message"]
+        free = _device_free_bytes(rank, said)  # while its frames hold what they held
+        where = {"phase": rank.phase, "step": rank.step, "device_free_bytes": free}
+        line = report.raised(index, exception, where, **seen)
         raised = True
-    sys.stdout.flush()
-    sys.stderr.flush()
-    send(report, line)
+    _flush()
+    report.send(pipe, line)
     if raised:
         # Leaving now would break the others' connections and bury the cause under their
         # errors; the server ends this process when they have had time to say their own.
@@ -82,7 +80,14 @@ def run_rank(
 
 def _imported_since(before: Set[str]) -> List[str]:
     """Names of the modules that were imported since `before` was `sys.modules`."""
-    return sorted(set(sys.modules) - before)
+    return sorted(name for name in set(sys.modules) - before if isinstance(name, str))
+
+
+def _flush() -> None:
+    """Have the log whole before the report; a scenario may have closed what it printed to."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 def _lift_memory_limit() -> None:
@@ -163,14 +168,6 @@ def redirect_output(log: Path) -> None:
     os.close(devnull)
 
 
-def describe(exception: BaseException) -> Dict[str, str]:
-    """Type, message and traceback, cut to a length that a record can carry."""
-    kind = type(exception)
-    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    text = "".join(traceback.format_exception(kind, exception, exception.__traceback__))
-    return {"type": name, "message": str(exception)[:4000], "traceback": text[-20000:]}
-
-
 def _device_name(rank: Rank) -> str:
     if rank.device is None or rank.device.type != "cuda":
         return "cpu"
@@ -191,13 +188,6 @@ def _device_free_bytes(rank: Rank, message: str) -> Optional[int]:
         return None
 
 
-def send(fd: int, line: str) -> None:
-    """Write a whole line into the pipe `fd`."""
-    view = memoryview(line.encode() + b"\n")
-    while view:
-        view = view[os.write(fd, view) :]
-
-
 class LibraryNotes(logging.Handler):
     """Collects what libraries warn of, each text once: `warnings`, and log lines above INFO."""
 
@@ -212,7 +202,10 @@ class LibraryNotes(logging.Handler):
                 logging.getLogger(name).addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._note(f"{record.name}: {record.getMessage()}")
+        try:
+            self._note(f"{record.name}: {record.getMessage()}")
+        except Exception:  # noqa: BLE001 (a line whose arguments do not fit it)
+            self.handleError(record)
 
     def _on_warning(
         self, message: Any, category: Any, filename: Any, lineno: Any, *rest: Any

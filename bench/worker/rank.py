@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional
 
-from bench.plain import plain
+from bench.plain import plain, plain_text, shown
 from bench.record import GradientMode
 from bench.record_files import rows_file
 from bench.rows import RowsWriter
@@ -21,7 +21,8 @@ from bench.worker import flight_recorder
 VARIABLES = ("NCCL_", "TORCH_", "PYTORCH_", "CUDA_", "DS_")
 """Prefixes of the environment variables that a record keeps."""
 _MOST_CHARACTERS = 500
-HEARTBEAT = struct.Struct("<Qi20s")
+_PHASE_BYTES = 20
+HEARTBEAT = struct.Struct(f"<Qi{_PHASE_BYTES}s")
 """Progress of a rank in shared memory: a counter, the step (-1: none), the phase's name."""
 COLLECTIVES_GIVE_UP = timedelta(hours=6)
 """How long ranks wait for each other: far beyond any deadline, since the host owns time."""
@@ -72,10 +73,16 @@ class Rank:
         return self.request.reference
 
     def enter(self, phase: str, step: Optional[int] = None) -> None:
-        """Say where this rank is: for the record if it fails, and as a sign of life."""
+        """Say where this rank is: for the record if it fails, and as a sign of life.
+
+        Raises TypeError where `phase` is no text, struct.error where `step` is no number of one.
+        """
+        if not isinstance(phase, str):
+            raise TypeError(f"a rank's phase must be text, not {shown(phase)}")
+        name = plain_text(phase).encode()[:_PHASE_BYTES]  # may end inside a character
+        beat = HEARTBEAT.pack(self._beats + 1, -1 if step is None else step, name)
         self.phase, self.step = phase, step
         self._beats += 1
-        beat = HEARTBEAT.pack(self._beats, -1 if step is None else step, phase.encode())
         start = self.index * HEARTBEAT.size
         self.heartbeat[start : start + HEARTBEAT.size] = beat
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any, Dict
 
 from bench.record import Wanted
 from bench.trial import Configuration
-from bench.worker import visible_gpus
-from bench.worker.process import describe, die_with, redirect_output, send
+from bench.worker import report, visible_gpus
+from bench.worker.process import die_with, redirect_output
 
 
 def make_reference(
@@ -19,7 +17,7 @@ def make_reference(
     check: Wanted,
     log: Path,
     threads: int,
-    report: int,
+    pipe: int,
     server: int,
 ) -> None:
     """Make what `check` needs of a reference in this forked process and end it; never returns."""
@@ -34,8 +32,8 @@ def make_reference(
 
         torch.set_num_threads(threads)
         reference.create(folder, configuration, check)
-        message: Dict[str, Any] = {"outcome": "finished"}
+        line = report.finished(0, {})
     except BaseException as exception:  # noqa: BLE001 (the process's border)
-        message = {"outcome": "raised", "error": describe(exception)}
-    send(report, json.dumps({"rank": 0, **message}))
+        line = report.raised(0, exception, {"phase": "reference"})
+    report.send(pipe, line)
     os._exit(0)

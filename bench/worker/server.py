@@ -30,10 +30,11 @@ import socket
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from bench.lines import Lines
 from bench.record import GradientMode, Wanted
 from bench.trial import Configuration
 from bench.worker import (
@@ -44,34 +45,25 @@ from bench.worker import (
     reference_process,
     visible_gpus,
 )
+from bench.worker.children import Child, Children
 from bench.worker.code import imported
 from bench.worker.rank import HEARTBEAT, Request
 
 _STACK_WAIT_S = 1.0
 """How long ranks get to write their stacks: microseconds would do, unless the machine swaps."""
+_STACK_CHARACTERS = 1 << 20
+"""At most of a rank's stack; each of its threads has some hundred lines."""
 _FLIGHT_RECORDER_WAIT_S = 5.0
 """How long ranks get to write what their collectives did; torch looks once a second for a wish."""
-
-
-@dataclass
-class Child:
-    """One forked process: a rank, or the maker of a reference."""
-
-    index: int
-    pid: int
-    pipe: int
-    buffer: bytes = b""
-    status: Optional[int] = None
 
 
 @dataclass
 class Running:
     """The trial in flight."""
 
-    children: List[Child]
+    children: Children
     heartbeat: mmap.mmap
     scratch: Path
-    open_pipes: Dict[int, Child] = field(default_factory=dict)
 
 
 class Server:
@@ -81,7 +73,7 @@ class Server:
         self._commands, self._answers = commands, answers
         self._selector = selectors.DefaultSelector()
         self._selector.register(commands, selectors.EVENT_READ)
-        self._buffer = b""
+        self._lines = Lines()
         self._running: Optional[Running] = None
 
     def answer(self, **message: Any) -> None:
@@ -93,19 +85,23 @@ class Server:
     def serve(self) -> None:
         """Until the host closes its end."""
         while True:
-            for key, _ in self._selector.select():
+            children = None if self._running is None else self._running.children
+            patience = None if children is None else children.patience()
+            for key, _ in self._selector.select(patience):
                 if key.fd == self._commands:
                     if not self._read_commands():
                         self._kill()
                         return
-                elif self._running is not None:
-                    self._read_child(self._running, self._running.open_pipes[key.fd])
+                elif children is not None:
+                    children.readable(key.fd, key.data)
+            if children is not None and patience is not None:
+                for child in children.alive():
+                    children.look_after(child)
 
     def _read_commands(self) -> bool:
         data = os.read(self._commands, 1 << 20)
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        for line in lines:
-            request = json.loads(line)
+        for line in self._lines.take(data):
+            request = json.loads(line.content)
             getattr(self, "_on_" + request.pop("op"))(**request)
         return bool(data)
 
@@ -163,7 +159,7 @@ class Server:
         self._forked(store_port=0)
 
     def _forked(self, store_port: int) -> None:
-        pids = [c.pid for c in self._running.children] if self._running is not None else []
+        pids = self._running.children.pids if self._running is not None else []
         threads = len(os.listdir("/proc/self/task"))
         self.answer(op="forked", pids=pids, store_port=store_port, threads=threads)
 
@@ -175,63 +171,42 @@ class Server:
             os.close(self._answers)
             self._selector.close()
             gc.enable()  # what was imported stays frozen: DeepSpeed collects garbage at every start
-            child(index, write_end)
-            os._exit(1)
+            try:
+                child(index, write_end)
+            except BaseException:  # noqa: BLE001 (it reported before, or its end says enough)
+                traceback.print_exc()
+            finally:
+                os._exit(1)
         os.close(write_end)
-        return Child(index, pid, read_end)
+        return Child.of(index, pid, read_end)
 
     def _started(self, children: List[Child], heartbeat: mmap.mmap, scratch: Path) -> None:
-        self._running = Running(children, heartbeat, scratch, {c.pipe: c for c in children})
-        for c in children:
-            self._selector.register(c.pipe, selectors.EVENT_READ)
-
-    def _read_child(self, running: Running, child: Child) -> None:
-        data = os.read(child.pipe, 1 << 20)
-        *lines, child.buffer = (child.buffer + data).split(b"\n")
-        for line in lines:
-            self.answer(op="rank", **json.loads(line))
-        if not data:
-            self._reap(running, child)
-
-    def _reap(self, running: Running, child: Child) -> None:
-        self._selector.unregister(child.pipe)
-        os.close(child.pipe)
-        del running.open_pipes[child.pipe]
-        _, child.status = os.waitpid(child.pid, 0)
-        _kill_group(child.pid)  # whatever the rank started and left
-        code = child.status
-        self.answer(
-            op="exited",
-            rank=child.index,
-            signal=os.WTERMSIG(code) if os.WIFSIGNALED(code) else None,
-            exit_code=os.WEXITSTATUS(code) if os.WIFEXITED(code) else None,
-        )
+        watched = Children(children, self._selector, self.answer)
+        self._running = Running(watched, heartbeat, scratch)
 
     def _on_progress(self) -> None:
-        beats = []
-        if self._running is not None:
-            for c in self._running.children:
-                start = c.index * HEARTBEAT.size
-                count, step, phase = HEARTBEAT.unpack(
-                    self._running.heartbeat[start : start + HEARTBEAT.size]
-                )
-                name = phase.rstrip(b"\0").decode()
-                beats.append(
-                    {
-                        "rank": c.index,
-                        "count": count,
-                        "step": step if step >= 0 else None,
-                        "phase": name,
-                    }
-                )
+        running = self._running
+        ranks = range(len(running.children.pids)) if running is not None else ()
+        beats = [self._beat(running, rank) for rank in ranks if running is not None]
         self.answer(op="progress", beats=beats)
+
+    def _beat(self, running: Running, rank: int) -> Dict[str, Any]:
+        """How far a rank is; the phase may have been cut inside a character."""
+        count, step, phase = HEARTBEAT.unpack_from(running.heartbeat, rank * HEARTBEAT.size)
+        return {
+            "rank": rank,
+            "count": count,
+            "step": step if step >= 0 else None,
+            "phase": phase.rstrip(b"\0").decode(errors="ignore"),
+            "received": running.children.received(rank),
+        }
 
     def _on_stacks(self) -> None:
         running = self._running
         if running is None:
             self.answer(op="stacks", stacks={})
             return
-        alive = [c for c in running.children if c.status is None]
+        alive = running.children.alive()
         for c in alive:
             os.kill(c.pid, signal.SIGUSR1)
         files = {c.index: running.scratch / f"stack-{c.index}" for c in alive}
@@ -239,7 +214,7 @@ class Server:
         while time.monotonic() < give_up and not all(_has_text(path) for path in files.values()):
             time.sleep(0.02)
         time.sleep(0.02)  # the last line of the last stack
-        stacks = {index: path.read_text() for index, path in files.items() if path.exists()}
+        stacks = {index: _text(path) for index, path in files.items() if path.is_file()}
         flight_recorder.ask(running.scratch, files, _FLIGHT_RECORDER_WAIT_S)
         self.answer(op="stacks", stacks=stacks)
 
@@ -252,15 +227,7 @@ class Server:
         running, self._running = self._running, None
         if running is None:
             return
-        for c in running.children:
-            if c.status is None:
-                _kill_group(c.pid)
-                os.kill(c.pid, signal.SIGKILL)
-        for c in running.children:
-            if c.status is None:
-                self._selector.unregister(c.pipe)
-                os.close(c.pipe)
-                _, c.status = os.waitpid(c.pid, 0)
+        running.children.kill()
         orphans.end(known=set())
         running.heartbeat.close()
 
@@ -274,14 +241,12 @@ class Server:
 
 
 def _has_text(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
+    return path.is_file() and path.stat().st_size > 0
 
 
-def _kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return  # the rank died before it became a group, or nothing of the group is left
+def _text(path: Path) -> str:
+    with path.open(errors="backslashreplace") as file:
+        return file.read(_STACK_CHARACTERS)
 
 
 def main() -> None:

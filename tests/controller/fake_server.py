@@ -94,7 +94,8 @@ class FakeServer:
                 return
             for rank in range(world):
                 result = {"samples": None, "memory": None, "gradient": None}
-                self.say("rank", rank=rank, outcome="finished", result=result)
+                report = json.dumps({"rank": rank, "outcome": "finished", "result": result})
+                self.say("rank", rank=rank, report=report, bytes=len(report))
                 self.say("exited", rank=rank, signal=None, exit_code=0)
 
 

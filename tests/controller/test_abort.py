@@ -14,7 +14,7 @@ from bench.controller.outcome import Flight
 from bench.controller.reports import is_out_of_memory
 from bench.controller.trial_log import TrialLog
 from bench.record import RankError, Status
-from tests.controller.test_outcome import exited, finished, raised
+from tests.controller.test_outcome import exited, finished, raised, take
 
 SIGKILL, SIGABRT, SIGSEGV = 9, 6, 11
 
@@ -85,7 +85,7 @@ def outcome(log: Path, written: str, *lines: Any, world: int = 4) -> dict[str, A
     with log.open("a") as file:
         file.write(written)
     for line in lines:
-        flight.take(line)
+        take(flight, line)
     return flight.fields()
 
 
@@ -174,10 +174,10 @@ def test_a_full_card_that_others_see_as_a_lost_peer_first(log: Path) -> None:
 def test_ranks_that_only_lost_a_peer_do_not_tell_why() -> None:
     flight = Flight(4)
     assert not flight.cause_known()
-    flight.take(raised(0, message=NCCL_LOST_A_PEER))
-    flight.take(raised(1, message="[gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
+    take(flight, raised(0, message=NCCL_LOST_A_PEER))
+    take(flight, raised(1, message="[gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
     assert not flight.cause_known()
-    flight.take(raised(2, "torch.distributed.DistBackendError", NCCL_IS_OUT_OF_MEMORY))
+    take(flight, raised(2, "torch.distributed.DistBackendError", NCCL_IS_OUT_OF_MEMORY))
     assert flight.cause_known()
 
 
@@ -219,5 +219,5 @@ def test_a_library_that_cannot_start_on_a_full_card_is_out_of_memory(
     line = raised(0, message=message)
     line["error"]["device_free_bytes"] = free
     flight = Flight(1)
-    flight.take(line)
+    take(flight, line)
     assert (flight.fields()["status"] is Status.OOM) is expected

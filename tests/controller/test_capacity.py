@@ -11,7 +11,7 @@ from bench.controller.drivers import capacity
 from bench.controller.outcome import Flight
 from bench.record import RankMemory, Record, Status
 from bench.trial import Trial
-from tests.controller.test_outcome import raised
+from tests.controller.test_outcome import raised, take
 from tests.controller.test_progress import error, record, trial
 
 LIMIT = 2**30
@@ -123,7 +123,7 @@ def test_a_card_on_which_nccl_or_cublas_found_no_memory_does_not_end_the_search(
             if made.status is not Status.OOM:
                 return made
             flight = Flight(1)
-            flight.take(raised(0, message=next(full)))
+            take(flight, raised(0, message=next(full)))
             return record(one, **flight.fields())
 
     made, _ = search(Card(fits=5000))

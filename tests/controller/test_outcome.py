@@ -36,11 +36,19 @@ def exited(rank: int, signal: int | None = None, exit_code: int | None = None) -
     return {"op": "exited", "rank": rank, "signal": signal, "exit_code": exit_code}
 
 
+def take(flight: Flight, line: Any) -> None:
+    """Have `flight` take a line as the server relays it."""
+    if line["op"] == "rank":
+        text = json.dumps(line)
+        line = {"op": "rank", "rank": line["rank"], "report": text, "bytes": len(text)}
+    flight.take(line)
+
+
 def outcome(*lines: Any, world: int = 2) -> dict[str, Any]:
     flight = Flight(world)
     flight.oom_kills_before = 1 << 60  # no kill of this machine can count
     for line in lines:
-        flight.take(line)
+        take(flight, line)
     return flight.fields()
 
 
@@ -54,26 +62,30 @@ def test_ranks_that_share_a_gpu_make_timings_invalid(shared: bool, valid: bool) 
 
 def test_provenance_is_what_the_first_rank_that_reported_saw() -> None:
     flight = Flight(3)
-    assert (flight.variables(), flight.sdpa_kernel()) == ({}, None)
-    flight.take({**finished(2), "observed": {"variables": {"A": "2"}, "sdpa_kernel": "math"}})
-    flight.take({**finished(1), "observed": {"variables": {"A": "1"}, "sdpa_kernel": "flash"}})
-    assert (flight.variables(), flight.sdpa_kernel()) == ({"A": "1"}, "flash")
+    assert _seen(flight) == (None, None)
+    take(flight, {**finished(2), "observed": {"variables": {"A": "2"}, "sdpa_kernel": "math"}})
+    take(flight, {**finished(1), "observed": {"variables": {"A": "1"}, "sdpa_kernel": "flash"}})
+    assert _seen(flight) == ({"A": "1"}, "flash")
+
+
+def _seen(flight: Flight) -> tuple[Any, Any]:
+    return flight.reports.observed("variables"), flight.reports.observed("sdpa_kernel")
 
 
 def test_ranks_say_how_they_told_deepspeed() -> None:
     flight = Flight(2)
-    assert flight.mesh_setup() is None
-    flight.take({**finished(0), "observed": {"mesh_setup": "megatron"}})
-    assert flight.mesh_setup() == "megatron"
+    assert flight.reports.observed("mesh_setup") is None
+    take(flight, {**finished(0), "observed": {"mesh_setup": "megatron"}})
+    assert flight.reports.observed("mesh_setup") == "megatron"
 
 
 def test_ok_needs_every_rank() -> None:
     flight = Flight(2)
-    flight.take(finished(0))
-    flight.take(exited(0, exit_code=0))
+    take(flight, finished(0))
+    take(flight, exited(0, exit_code=0))
     assert not flight.over()
-    flight.take(finished(1))
-    flight.take(exited(1, exit_code=0))
+    take(flight, finished(1))
+    take(flight, exited(1, exit_code=0))
     assert flight.over()
     assert not flight.failed()
     assert flight.fields()["status"] is Status.OK
@@ -143,10 +155,10 @@ def test_the_worst_rank_speaks_and_disagreement_is_said() -> None:
     ]
     for rank in ranks:
         rank.loss = 3.0
-    found = worst_gradient([rank.model_dump() for rank in ranks])
+    found = worst_gradient(ranks)
     assert found is not None
     assert (found.rank, found.verdict, found.ranks_agree, found.loss) == (1, "scaled", False, 3.0)
-    same = worst_gradient([ranks[0].model_dump()] * 2)
+    same = worst_gradient([ranks[0]] * 2)
     assert same is not None
     assert (same.verdict, same.ranks_agree) == ("match", True)
 
@@ -159,7 +171,7 @@ def test_rows_outlive_the_rank_that_noted_them(
     rows_file(tmp_path, 1).write_text('{"rank": 1, "case": "a"}\n{"rank": 1, "ca')  # killed
     flight = Flight(2, tmp_path)
     for line in (finished(0, details={"headline": "one"}), exited(1, signal=9)):
-        flight.take(line)
+        take(flight, line)
     flight.collect_rows()
     fields = flight.fields()
     assert fields["status"] is Status.CRASH
@@ -170,7 +182,7 @@ def test_details_are_those_of_rank_0_and_the_rows_of_all(tmp_path: Path) -> None
     rows_file(tmp_path, 1).write_text('{"rank": 1, "case": "a"}\n')
     flight = Flight(2, tmp_path)
     for line in (finished(0, details={"headline": "one"}), finished(1), exited(0), exited(1)):
-        flight.take(line)
+        take(flight, line)
     flight.collect_rows()
     assert flight.fields()["details"] == {
         "headline": "one",
@@ -183,7 +195,7 @@ def test_of_too_many_rows_the_record_says_how_many_are_left_out(tmp_path: Path) 
     for case in "abcd":  # of 1.5 MB each: 2 MB hold one
         writer.append(json.dumps({"rank": 0, "case": case, "text": "x" * 1_500_000}).encode())
     flight = Flight(1, tmp_path)
-    flight.take(finished(0))
+    take(flight, finished(0))
     flight.collect_rows()
     details = flight.fields()["details"]
     assert [row["case"] for row in details["rows"]] == ["a", "d"]

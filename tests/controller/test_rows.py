@@ -13,7 +13,7 @@ from bench.controller.outcome import Flight
 from bench.plain import MOST_DEPTH
 from bench.record import Status
 from bench.record_files import rows_file
-from tests.controller.test_outcome import exited, finished
+from tests.controller.test_outcome import exited, finished, take
 
 GOOD = b'{"rank": 1, "case": "a"}\n'
 
@@ -64,7 +64,7 @@ def test_a_trial_whose_rows_are_damaged_is_not_ok(tmp_path: Path) -> None:
     rows_file(tmp_path, 1).write_bytes(GOOD + b"\xff\nnothing\n")
     flight = Flight(2, tmp_path)
     for line in (finished(0), finished(1), exited(0, exit_code=0), exited(1, exit_code=0)):
-        flight.take(line)
+        take(flight, line)
     flight.collect_rows()
     fields = flight.fields()
     assert fields["status"] is Status.ERROR

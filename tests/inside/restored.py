@@ -35,7 +35,7 @@ def forked(user, folder):
     if os.fork() == 0:
         where = {"folder": folder, "log": folder / "log"}
         reference_process.make_reference(
-            None, check="exact", **where, threads=1, report=write_end, server=server
+            None, check="exact", **where, threads=1, pipe=write_end, server=server
         )
     os.wait()
     os.environ.pop("SPBENCH_CUDA_VISIBLE_DEVICES", None)
