@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import socket
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
+from bench.plain import plain
 from bench.record import SCHEMA_VERSION, Record
 
 
@@ -32,7 +34,7 @@ class RecordWriter:
         Raises OSError, with the file's name, where nothing was written: also where the file was
         removed meanwhile. Of a line that did not fit, nothing is left.
         """
-        line = record.model_dump_json().encode() + b"\n"
+        line = _json(record) + b"\n"
         try:
             fd = self._open()
             start = os.fstat(fd).st_size
@@ -60,6 +62,14 @@ class RecordWriter:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def _json(record: Record) -> bytes:
+    """`record` on one line; texts that were no text, a process's name say, are escaped."""
+    try:
+        return record.model_dump_json().encode()
+    except ValueError:  # pydantic's, for lone surrogates
+        return json.dumps(plain(record.model_dump())).encode()
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from bench.controller.ledger import Entry, Ledger
 from bench.controller.messages import ConfigurationError
 from bench.controller.order import by_environment, interleave, round_of
 from bench.controller.precision import Widths, widths
+from bench.controller.problem import ControllerProblem
 from bench.controller.torch_gpus import needed
 from bench.identity import UNKNOWN
-from bench.record import MachineProvenance, Record, Status
+from bench.plain import plain_text
+from bench.record import MachineProvenance, RankError, Record, Status
 from bench.record_files import not_counted, refuse_newer_schema
 from bench.trial import Configuration, EnvironmentSpec, Trial
 
@@ -274,6 +277,40 @@ def _settle(
     return True
 
 
+def _launched(
+    trial: Trial, folder: Path, launcher: Launcher, note: Callable[[str], None]
+) -> Record:
+    """The record that `launcher` gives; one that says what was wrong with spbench where it fails.
+
+    The machine's faults, and what the person in front of it does, are no trial's.
+    """
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    try:
+        record = launcher.run(trial, folder, note)
+        if not isinstance(record, Record):
+            raise TypeError(f"scenario={trial.configuration.scenario} gave no record: {record!r}")
+    except (OSError, ControllerProblem):
+        raise
+    except Exception as fault:  # noqa: BLE001 (the sweep goes on)
+        said = "".join(traceback.format_exception(type(fault), fault, fault.__traceback__))
+        error = RankError(
+            rank=0,
+            type=type(fault).__name__,
+            message=plain_text(str(fault)),
+            traceback=plain_text(said),
+            phase="controller",
+        )
+        return Record.of(
+            trial,
+            Status.ERROR,
+            started.isoformat(timespec="milliseconds"),
+            time.monotonic() - clock,
+            reason=f"spbench itself failed: {error.type}: {error.message}",
+            errors=[error],
+        )
+    return record
+
+
 def _record(
     trial: Trial,
     settings: Settings,
@@ -287,7 +324,7 @@ def _record(
         refused = Record.of(trial, Status.UNSUPPORTED, now, 0.0, reason="; ".join(reasons))
         return refused.model_copy(update={"experiment": settings.experiment})
     watch.begin()
-    record = launcher.run(trial, settings.results, note)
+    record = _launched(trial, settings.results, launcher, note)
     machine, noisy = watch.finish()
     noisy = [*record.noisy, *noisy]
     seen = {"machine": machine, "noisy": noisy, "experiment": settings.experiment}

@@ -136,6 +136,32 @@ def failing(trial: Trial, record: Record) -> Record:
     return record.model_copy(update={"status": status})
 
 
+def test_a_fault_of_spbench_itself_is_the_record_of_one_trial(tmp_path: Path) -> None:
+    def outcome(trial: Trial, record: Record) -> Record:
+        if trial.round == 0:
+            raise KeyError("a fault \udcff of ours")
+        return record if trial.round == 1 else None  # type: ignore[return-value]
+
+    overrides = ("experiment=single", f"results={tmp_path}", "rounds=3")
+    run_sweep(*overrides, hosts=FakeHosts(outcome))
+    kept = sorted(records(tmp_path), key=lambda one: str(one["round"]))
+    assert [one["status"] for one in kept] == ["error", "ok", "error"]
+    assert kept[0]["reason"] == "spbench itself failed: KeyError: 'a fault \\udcff of ours'"
+    assert (
+        kept[2]["reason"] == "spbench itself failed: TypeError: scenario=train gave no record: None"
+    )
+    assert [one["phase"] for one in kept[0]["errors"]] == ["controller"]  # type: ignore[attr-defined]
+
+
+def test_a_record_with_a_name_that_is_no_text_is_written(tmp_path: Path) -> None:
+    def outcome(_: Trial, record: Record) -> Record:
+        return record.model_copy(update={"log": "logs/\udcff.log"})
+
+    run_sweep("experiment=single", f"results={tmp_path}", "rounds=1", hosts=FakeHosts(outcome))
+    [kept] = records(tmp_path)
+    assert (kept["status"], kept["log"]) == ("ok", "logs/\\xff.log")
+
+
 def test_retry_runs_a_failed_trial_once_more(tmp_path: Path) -> None:
     overrides = (f"results={tmp_path}", "experiment=single", "sp=2,4", "rounds=1")
     run, _, _ = run_sweep(*overrides, hosts=FakeHosts(failing))
