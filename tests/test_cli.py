@@ -64,6 +64,11 @@ def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
             "deepspeed.zero_optimization=some/text: must be a mapping",
         ),
         (("sweep", "seq_len=range(1,1000000000)"), "and a sweep at most 10,000"),
+        (("sweep", "seq_len=shuffle(range(1,2000000000))"), "and a sweep at most 10,000"),
+        (
+            ("sweep", "+deepspeed.zero_optimization.offload_param=x"),
+            "deepspeed.zero_optimization.offload_param=x: must be a mapping",
+        ),
         (("sweep", "seq_len=range(1,200)", "seed=range(1,200)"), "have 316,808 combinations"),
         (("sweep", "seq_len=${oc.env:SPBENCH_NOWHERE}"), "'SPBENCH_NOWHERE' not found"),
         (("sweep", "sp=3"), "sp=3 must divide world=4; allowed: 1, 2, 4"),

@@ -33,6 +33,9 @@ CONF = ROOT / "conf"
 
 SECTIONS = (
     "zero_optimization",
+    "zero_optimization.offload_param",
+    "zero_optimization.offload_optimizer",
+    "data_types",
     "optimizer",
     "scheduler",
     "fp16",
@@ -179,9 +182,12 @@ def to_configuration(
 
 def _require_sections(options: Any) -> None:
     """Refuse a section of DeepSpeed's configuration that is no mapping, as it takes them."""
-    for name in SECTIONS if isinstance(options, dict) else ():
-        value = options.get(name, {})
-        if not isinstance(value, dict):
+    for name in SECTIONS:
+        section, _, inner = name.partition(".")
+        value = options.get(section) if isinstance(options, dict) else None
+        if inner:
+            value = value.get(inner) if isinstance(value, dict) else None
+        if value is not None and not isinstance(value, dict):
             raise ConfigurationError(
                 f"deepspeed.{name}={value}: must be a mapping; write +deepspeed.{name}.KEY=VALUE"
             )

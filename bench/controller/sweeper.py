@@ -17,7 +17,7 @@ from typing import Any, Optional
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bench.controller.config import SWEEP_KEYS, keys, to_configuration
@@ -114,6 +114,9 @@ class Composer:
                 "choice(a,b), range(start,stop,step), glob(pattern)"
             )
         key = override.get_key_element()
+        whole = override.value()
+        if isinstance(whole, RangeSweep) and _steps(whole) > MAX_POINTS:  # one to shuffle is listed
+            raise ConfigurationError(_too_many(f"over {MAX_POINTS:,}", key))
         texts = itertools.islice(override.sweep_string_iterator(), MAX_POINTS + 1)
         values = [f"{key}={value}" for value in texts]
         if len(values) > MAX_POINTS:
@@ -161,6 +164,14 @@ class Composer:
 
     def _explained(self, error: Exception) -> Exception:
         return explain_hydra(error, keys()) if is_hydra_error(error) else error
+
+
+def _steps(values: RangeSweep) -> float:
+    """About how many values a range has; none where Hydra will refuse it."""
+    start, stop = values.start or 0, values.stop
+    if stop is None or not values.step:
+        return 0
+    return max(0.0, (stop - start) / values.step)
 
 
 def _too_many(combinations: str, axis: str) -> str:
