@@ -242,3 +242,12 @@ def test_the_trials_of_a_sweep_are_judged_by_themselves(tmp_path: Path) -> None:
             "(IndexError in backward, ranks 2,3)",
         ),
     ]
+
+
+def test_trials_that_were_all_refused_do_not_pass(tmp_path: Path) -> None:
+    frame = frame_of(tmp_path, [failed(Status.UNSUPPORTED), failed(Status.UNSUPPORTED, sp=4)])
+    found = objections_to(frame, Gates(wrong=True, error=True))
+    assert [(one.gate, one.line) for one in found] == [
+        ("--fail-if-wrong", "no trial was run"),
+        ("--fail-on-error", "no trial was run"),
+    ]

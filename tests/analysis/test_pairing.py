@@ -10,6 +10,7 @@ import pytest
 from analysis.compare import NO_NUMBER, NOT_PAIRED, against, compare
 from analysis.frame import load
 from analysis.gate import Gates, objections
+from analysis.pairing import Match, Rule, between, matches, of_one_kind, results
 from analysis.sentences import sentences
 from bench.identity import Identity
 from bench.record import MachineProvenance, Record
@@ -193,3 +194,58 @@ def test_folders_of_two_classes_of_machines_are_paired_on_request_only(tmp_path:
     joined = against(*(load(folder, across_machines=True) for folder in folders), {}, {})
     assert [point.ratio.value for point in joined.points] == [pytest.approx(2.0)]
     assert joined.cautions
+
+
+LOSSES = Rule({"loss"}, across_machines=False)
+ENVIRONMENTS = Rule({"environment"}, across_machines=False)
+
+
+def test_results_are_in_the_order_in_which_they_last_ran(tmp_path: Path) -> None:
+    trials = [
+        *rounds("local", 1.0, LOCAL, started="2025-03-01"),
+        *rounds("local", 1.0, {**LOCAL, **NEW_WORKER}, attempt=1, started="2025-01-01"),
+        *rounds("local", 1.0, None, attempt=2, started="2025-02-01"),
+    ]
+    months = [one.started.max().month for one in results(frame_of(tmp_path, trials))]
+    assert months == [1, 2, 3]
+
+
+def test_a_result_between_pairs_with_both_sides_and_is_the_latest(tmp_path: Path) -> None:
+    """The baseline's code lacks a role that the candidate has, in which one between differs."""
+    left = frame_of(tmp_path / "left", rounds("all_gather", 1.0, CODE))
+    right = frame_of(tmp_path / "right", rounds("local", 1.0, {**LOCAL, "precision": "5" * 16}))
+    odd = frame_of(tmp_path / "odd", rounds("all_gather", 1.0, {**CODE, "precision": "6" * 16}))
+    early, late = (
+        frame_of(tmp_path / name, rounds("all_gather", 1.0, CODE)) for name in ("early", "late")
+    )
+    match = Match(left, right, "")
+    assert between(match, [odd], ENVIRONMENTS, LOSSES) is None
+    assert between(match, [early, late, odd], ENVIRONMENTS, LOSSES) is late
+
+
+def test_what_is_no_pair_is_of_no_kind(tmp_path: Path) -> None:
+    left = frame_of(tmp_path / "left", rounds("all_gather", 1.0, CODE))
+    right = frame_of(tmp_path / "right", rounds("local", 1.0, LOCAL))
+    odd = frame_of(tmp_path / "odd", rounds("local", 1.0, {**LOCAL, **NEW_WORKER}))
+    found = {
+        (512,): Match(left, right, ""),
+        (1024,): Match(left, odd, "the code differs (worker)"),
+        (2048,): Match(left, odd, "the code differs (worker)"),
+    }
+    assert of_one_kind(found, LOSSES, ["seq_len"]) == [(512,)]
+
+
+def test_what_has_no_partner_stands_beside_the_latest(tmp_path: Path) -> None:
+    """Two pairs, of an old and of a new worker, and a baseline whose code is not known."""
+
+    def side(loss: str, code: dict[str, str] | None) -> Any:
+        name = f"{loss} {code and code['worker']}"
+        return frame_of(tmp_path / name, rounds(loss, 1.0, code))
+
+    old, new = (side("local", {**LOCAL, **more}) for more in ({}, NEW_WORKER))
+    befores = [side("all_gather", {**CODE, **more}) for more in ({}, NEW_WORKER)]
+    unknown = side("all_gather", None)
+    found = matches({(): [unknown, *befores]}, {(): [old, new]}, LOSSES).values()
+    assert [one.candidate is new for one in found if one.baseline is unknown] == [True]
+    assert [one.candidate is old for one in found if one.baseline is befores[0]] == [True]
+    assert len(found) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from analysis.comparison_export import as_csv, as_json
 from analysis.comparison_table import grids, render
 from analysis.sentences import sentences
 from analysis.sketch_files import SketchProblem, compare_files, read_sketch
-from analysis.sketches import SketchComparison, by_parameter
+from analysis.sketches import Sketch, SketchComparison, by_parameter, compare_sketches
 from bench.cli import app
 from tests.analysis.sides import UPGRADE, WORKAROUND, frame_of, timed
 from tests.sketching import BUCKETS, save
@@ -109,6 +110,7 @@ R = {"big": np.random.default_rng(1).standard_normal(20_000), "small": np.arange
     [
         ({}, "match", ""),
         ({"big": 2 * R["big"], "small": 2 * R["small"]}, "scaled", ""),
+        ({n: 1.005 * v for n, v in R.items()}, "scaled", ""),  # 0.1 % is allowed
         ({"big": -R["big"], "small": -R["small"]}, "differs", "another direction"),
         ({"small": 1.01 * R["small"]}, "differs", "another factor in small"),
         ({"small": R["small"][::-1]}, "differs", "another direction in small"),
@@ -122,7 +124,39 @@ def test_verdicts(tmp_path: Path, change: dict[str, Any], verdict: str, reason: 
     found = beside(tmp_path, {**R, **change}, R)
     assert found.verdict == verdict
     assert found.reason.startswith(reason) and bool(found.reason) == bool(reason)
-    assert found.scale_label == {"match": "×1", "scaled": "×2"}.get(verdict, found.scale_label)
+    if verdict in ("match", "scaled"):
+        factor = float(change["small"][0] / R["small"][0]) if change else 1
+        assert found.scale_label == f"×{factor:g}"
+
+
+def test_a_residual_may_be_off_by_its_own_error() -> None:
+    """r = (1, 0, 0, 0) and g = r + (0, 1.3e-5, 0, 0), of 8 elements each.
+
+    The residual is 1.3e-5, its relative error 2 · sqrt(2 / 4) / 2 = 0.71: so it may be 0.4e-5,
+    where 1e-5 is allowed. Of 2.1e-4 that is no excuse.
+    """
+    baseline = _sketch(np.array([1.0, 0.0, 0.0, 0.0]))
+    near, far = (_sketch(np.array([1.0, off, 0.0, 0.0])) for off in (1.3e-5, 2.1e-4))
+    found = compare_sketches(near, baseline)
+    assert (found.verdict, found.residual) == ("match", pytest.approx(1.3e-5))
+    assert found.residual_error == pytest.approx(1.3e-5 * math.sqrt(0.5))
+    assert compare_sketches(far, baseline).verdict == "differs"
+
+
+def _sketch(sums: np.ndarray) -> Sketch:
+    """Of one parameter, twice as many elements as sums."""
+    return Sketch(
+        names=("w",),
+        sizes=(2 * len(sums),),
+        sums=(sums,),
+        squares=(float(sums @ sums),),
+        spread=0.0,
+        missing=(False,),
+        version=1,
+        buckets=len(sums),
+        reference_key="",
+        precision="float32",
+    )
 
 
 def test_bfloat16_may_be_further_away_than_float32(tmp_path: Path) -> None:

@@ -139,6 +139,16 @@ def test_reference_depends_on_sp_only_where_the_mask_does():
             ["model.kv_heads=6 is neither a multiple nor a divisor of sp=4"],
             id="kv-heads",
         ),
+        pytest.param(
+            {
+                "sp": 4,
+                "model": ModelSpec(
+                    name="m", layers=1, hidden=24, heads=12, kv_heads=3, ffn=8, vocab=8
+                ),
+            },
+            ["model.kv_heads=3 is neither a multiple nor a divisor of sp=4"],
+            id="fewer-kv-heads",
+        ),
     ],
 )
 def test_unsupported_reasons(fields, reasons):

@@ -101,6 +101,23 @@ def test_a_rank_whose_gradient_points_against_rank_0s_is_wrong_and_not_rounding(
     assert judge([against, probe(1.0, gg=99.0)], COMPLETE, 0.002, 2, rank=1).verdict == "wrong"
 
 
+def test_a_direction_along_the_loss_but_against_the_gradient_is_wrong() -> None:
+    """The ratio of both blocks is 1, though the first moves against this rank's gradient."""
+    against = Probe("layer 0", 1.0, Three(-1.0, -1.5, -2.0), Three(-1.0, -1.5, -2.0))
+    assert judge([against, probe(1.0, gg=99.0)], COMPLETE, 0.002, 2, rank=1).verdict == "wrong"
+
+
+@pytest.mark.parametrize("misses", [[0.01], [0.01, -0.01]], ids=["scale", "blocks"])
+def test_what_its_own_error_explains_is_no_objection(misses: list[float]) -> None:
+    """Off by 62/70 · 1 % = 0.89 %, beyond the margin of 0.2 %.
+
+    With a noise of 0.01 / sqrt(35/36) the error is sqrt(73/70) times that, 1.04 %, and four of
+    them are allowed.
+    """
+    found = judge([probe(1.0, miss=miss) for miss in misses], COMPLETE, 0.002, 2, rank=0)
+    assert found.verdict == "match"
+
+
 def directional(run_trial: RunTrial, environment: str = "torch-2.13", **fields: Any) -> Record:
     record = run_trial(configure(environment, gradient_check="directional", **fields))
     assert record.status is Status.OK, record.reason
