@@ -17,6 +17,7 @@ from bench.record_files import rows_file
 from bench.rows import RowsWriter
 from bench.trial import EnvironmentSpec
 from bench.worker.metrics.gradient import Noise, judge
+from tests import factories
 
 
 def raised(
@@ -161,6 +162,57 @@ def test_the_worst_rank_speaks_and_disagreement_is_said() -> None:
     same = worst_gradient([ranks[0]] * 2)
     assert same is not None
     assert (same.verdict, same.ranks_agree) == ("match", True)
+
+
+def test_the_worst_is_the_worst_verdict_and_not_the_largest_error() -> None:
+    """Three times too long is off by 2, and right but for its length."""
+    ranks = [
+        factories.gradient(verdict="scaled", scale=3.0, relative_error=2.0, rank=0),
+        factories.gradient(verdict="wrong", scale=1.0, relative_error=0.1, rank=1),
+        factories.gradient(verdict="wrong", scale=1.0, relative_error=0.2, rank=2),
+        factories.gradient(verdict="match", scale=1.0, relative_error=0.0, rank=3),
+    ]
+    found = worst_gradient([rank.model_dump() for rank in ranks])
+    assert found is not None
+    assert (found.rank, found.verdict) == (2, "wrong")
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param({"verdict": "wrong"}, id="another verdict"),
+        pytest.param({"scale": 1.01}, id="another scale"),
+        pytest.param({"scale": None}, id="no scale"),
+        pytest.param({"ranks_agree": False}, id="it says so itself"),
+        pytest.param(None, id="the same"),
+    ],
+)
+def test_ranks_agree_where_verdict_and_scale_are_the_same(second: dict[str, Any] | None) -> None:
+    ranks = [factories.gradient(), factories.gradient(**(second or {}))]
+    found = worst_gradient([rank.model_dump() for rank in ranks])
+    assert found is not None
+    assert found.ranks_agree == (second is None)
+
+
+@pytest.mark.parametrize(("kills", "status"), [(7, Status.CRASH), (8, Status.OOM)])
+def test_an_out_of_memory_kill_counts_if_the_killer_struck_since_the_launch(
+    monkeypatch: pytest.MonkeyPatch, kills: int, status: Status
+) -> None:
+    """Seven processes were killed since this machine started, before the trial."""
+    monkeypatch.setattr(deaths, "oom_kills", lambda: 7)
+    trial, reference = Flight(2), Flight(1)
+    monkeypatch.setattr(deaths, "oom_kills", lambda: kills)
+    for flight in (trial, reference):
+        flight.take(exited(0, signal=9))
+    assert trial.fields()["status"] is status
+    failure = reference.reference_failure(60.0)
+    assert failure is not None and failure[0] is status
+
+
+def test_the_first_rank_to_end_tells() -> None:
+    found = outcome(exited(1, signal=11), exited(0, signal=9))
+    assert found["reason"] == "rank 1 ended by SIGSEGV without a result (then rank 0 by SIGKILL)"
+    assert (found["status"], found["first_ended"]) == (Status.CRASH, 1)
 
 
 def test_rows_outlive_the_rank_that_noted_them(

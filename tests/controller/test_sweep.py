@@ -259,6 +259,21 @@ def test_sweeps_side_by_side_share_the_work(tmp_path: Path) -> None:
     assert written == launched
 
 
+def test_what_another_sweep_recorded_meanwhile_is_not_run_again(tmp_path: Path) -> None:
+    """While the first of two trials runs, another sweep records both."""
+    plan = ("experiment=single", "environment=torch-2.13", "loss=local", "rounds=2")
+    run_sweep(f"results={tmp_path / 'another'}", *plan)
+    [theirs] = (tmp_path / "another").glob("records-*.jsonl")
+    folder = tmp_path / "ours"
+
+    def meanwhile(trial: Trial, record: Record) -> Record:
+        (folder / "records-another-1.jsonl").write_bytes(theirs.read_bytes())
+        return record
+
+    _, hosts, _ = run_sweep(f"results={folder}", *plan, hosts=FakeHosts(meanwhile))
+    assert len(hosts.trials) == 1
+
+
 def test_the_trial_of_a_killed_sweep_is_run_by_another(tmp_path: Path) -> None:
     folder, log = tmp_path / "results", tmp_path / "log"
     overrides = (f"results={folder}", "rounds=8")
