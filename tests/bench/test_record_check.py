@@ -72,6 +72,14 @@ def test_who_raised_what_is_asked_of_what_failed(tmp_path: Path, path: str) -> N
     agree(tmp_path, line, 0)
 
 
+def test_every_configuration_of_a_hash_is_checked(tmp_path: Path) -> None:
+    later = changed(changed(WHOLE, "round", 1), "config.model", NONE)
+    lines = [json.dumps(one) + "\n" for one in (WHOLE, later)]
+    (tmp_path / "records-a-1.jsonl").write_text("".join(lines))
+    assert [one.content["round"] for one in read_records(tmp_path)] == [0]
+    assert len(load(tmp_path)) == 1
+
+
 def test_other_damage(tmp_path: Path) -> None:
     good = json.dumps(WHOLE).encode()
     for number, (line, count) in enumerate(

@@ -152,8 +152,16 @@ def test_a_lost_peer_that_a_rank_raises_does_not_hide_who_died(log: Path) -> Non
     assert found["first_ended"] == 3
 
 
-def test_a_fault_beside_an_exception_is_still_a_crash(log: Path) -> None:
-    found = outcome(log, PEER_LOST, raised(2, message="on purpose"), exited(0, SIGSEGV))
+def test_an_abort_is_the_cause_where_others_raised_only_that_they_lost_a_peer(log: Path) -> None:
+    found = outcome(log, PEER_LOST, raised(0, message=NCCL_LOST_A_PEER), exited(3, SIGABRT))
+    assert found["status"] is Status.CRASH
+    assert found["first_ended"] == 3
+
+
+@pytest.mark.parametrize("signals", [[SIGSEGV], [SIGABRT, SIGSEGV]])
+def test_a_fault_beside_an_exception_is_still_a_crash(log: Path, signals: list[int]) -> None:
+    ended = [exited(rank, signal) for rank, signal in enumerate(signals)]
+    found = outcome(log, PEER_LOST, raised(2, message="on purpose"), *ended)
     assert found["status"] is Status.CRASH
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.controller.ledger import Ledger
@@ -25,6 +27,18 @@ with Ledger(Path(folder)).claim(Trial.model_validate_json(trial)) as claimed:
 """
 
 
+@contextmanager
+def held(folder: Path, trial: Trial) -> Iterator[Callable[[], None]]:
+    """Another process holds the claim of `trial`; calling what this gives lets it go."""
+    command = [sys.executable, "-c", HOLDER, str(folder), trial.model_dump_json()]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        yield holder.stdin.close
+
+
 def others(folder: Path, *records: Record) -> None:
     """Append records to the file of another process."""
     with (folder / "records-other-1.jsonl").open("a") as file:
@@ -37,16 +51,13 @@ def trial(round: int = 0, attempt: int = 0) -> Trial:
 
 def test_a_claim_is_of_one_round(tmp_path: Path) -> None:
     """Another sweep holds round 0 of a configuration: round 1 is free."""
-    command = [sys.executable, "-c", HOLDER, str(tmp_path), trial().model_dump_json()]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdin is not None and holder.stdout is not None
-        assert holder.stdout.readline() == "True\n"
-        ledger = Ledger(tmp_path)
-        with ledger.claim(trial(0)) as same, ledger.claim(trial(1)) as other:
-            assert (same, other) == (False, True)
-        holder.stdin.close()
+    ledger = Ledger(tmp_path)
+    with (
+        held(tmp_path, trial()),
+        ledger.claim(trial(0)) as same,
+        ledger.claim(trial(1)) as other,
+    ):
+        assert (same, other) == (False, True)
     with ledger.claim(trial(0)) as free:
         assert free
     ledger.close()

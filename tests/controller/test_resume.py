@@ -105,6 +105,17 @@ def test_what_other_versions_measured_runs_again(folder: Path) -> None:
     ]
 
 
+def test_what_a_sweep_measured_itself_counts_for_it(tmp_path: Path) -> None:
+    """The worker saw another version than the files of its interpreter say by now."""
+
+    def otherwise(trial: Trial, record: Record) -> Record:
+        return measured(trial, record).model_copy(update={"worker": factories.worker("2.12.0")})
+
+    run, hosts, _ = run_sweep(f"results={tmp_path}", *ONE, hosts=FakeHosts(otherwise))
+    assert len(hosts.trials) == 2
+    assert run.summary is not None and run.summary.complete
+
+
 def test_another_host_of_the_class_counts(folder: Path) -> None:
     rewrite(folder, machine={"hostname": "another", "load_before": 9.0})
     assert again(folder)[0] == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -22,6 +24,7 @@ from bench.record_files import read_records
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, ModelSpec, Trial
 from tests import factories
 from tests.controller.fake_hosts import FakeHosts, run_sweep
+from tests.controller.test_ledger import held
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = EnvironmentSpec(name="a", torch="1", deepspeed="1")
@@ -272,6 +275,23 @@ def test_what_another_sweep_recorded_meanwhile_is_not_run_again(tmp_path: Path) 
 
     _, hosts, _ = run_sweep(f"results={folder}", *plan, hosts=FakeHosts(meanwhile))
     assert len(hosts.trials) == 1
+
+
+def test_a_claim_that_is_let_go_without_a_record_settles_nothing(tmp_path: Path) -> None:
+    """Another sweep takes the second trial while the first runs, and dies half a second later."""
+    plan = ("experiment=single", "environment=torch-2.13", "loss=local", "rounds=2")
+    with contextlib.ExitStack() as stack:
+
+        def taken(trial: Trial, record: Record) -> Record:
+            if trial.round == 0:
+                second = trial.model_copy(update={"round": 1})
+                let_go = stack.enter_context(held(tmp_path, second))
+                threading.Timer(0.5, let_go).start()
+            return record
+
+        run, hosts, _ = run_sweep(f"results={tmp_path}", *plan, hosts=FakeHosts(taken))
+    assert [trial.round for trial in hosts.trials] == [0, 1]
+    assert run.summary is not None and run.summary.complete
 
 
 def test_the_trial_of_a_killed_sweep_is_run_by_another(tmp_path: Path) -> None:
