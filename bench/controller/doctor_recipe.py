@@ -87,7 +87,7 @@ class Cell:
         if g is not None:
             known |= {"verdict": g.verdict, "scale": g.scale, "label": g.scale_label}
             known |= {"residual": g.residual, "other": g.other}
-            known["finite"] = g.loss is None or math.isfinite(g.loss)
+            known["finite"] = g.loss is not None and math.isfinite(g.loss)
         reason = record.reason or record.gradient_reason
         return cls(loss, zero, record.status, reason=reason, **known)
 

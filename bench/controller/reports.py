@@ -114,7 +114,7 @@ def worst_gradient(parsed: Sequence[GradientError]) -> GradientError | None:
             "ranks_agree": close
             and len({e.verdict for e in parsed}) == 1
             and all(e.ranks_agree for e in parsed),
-            "loss": sum(losses) / len(losses) if losses else None,
+            "loss": sum(losses) / len(losses) if len(losses) == len(parsed) else None,
         }
     )
 

@@ -37,12 +37,17 @@ def exited(rank: int, signal: int | None = None, exit_code: int | None = None) -
     return {"op": "exited", "rank": rank, "signal": signal, "exit_code": exit_code}
 
 
+def relayed(line: Any) -> Any:
+    """`line` as the server relays it."""
+    if line["op"] != "rank":
+        return line
+    text = json.dumps(line)
+    return {"op": "rank", "rank": line["rank"], "report": text, "bytes": len(text)}
+
+
 def take(flight: Flight, line: Any) -> None:
     """Have `flight` take a line as the server relays it."""
-    if line["op"] == "rank":
-        text = json.dumps(line)
-        line = {"op": "rank", "rank": line["rank"], "report": text, "bytes": len(text)}
-    flight.take(line)
+    flight.take(relayed(line))
 
 
 def outcome(*lines: Any, world: int = 2) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def test_the_worst_is_the_worst_verdict_and_not_the_largest_error() -> None:
         factories.gradient(verdict="wrong", scale=1.0, relative_error=0.2, rank=2),
         factories.gradient(verdict="match", scale=1.0, relative_error=0.0, rank=3),
     ]
-    found = worst_gradient([rank.model_dump() for rank in ranks])
+    found = worst_gradient(ranks)
     assert found is not None
     assert (found.rank, found.verdict) == (2, "wrong")
 
@@ -189,7 +194,7 @@ def test_the_worst_is_the_worst_verdict_and_not_the_largest_error() -> None:
 )
 def test_ranks_agree_where_verdict_and_scale_are_the_same(second: dict[str, Any] | None) -> None:
     ranks = [factories.gradient(), factories.gradient(**(second or {}))]
-    found = worst_gradient([rank.model_dump() for rank in ranks])
+    found = worst_gradient(ranks)
     assert found is not None
     assert found.ranks_agree == (second is None)
 
@@ -252,3 +257,12 @@ def test_of_too_many_rows_the_record_says_how_many_are_left_out(tmp_path: Path) 
     details = flight.fields()["details"]
     assert [row["case"] for row in details["rows"]] == ["a", "d"]
     assert details["rows_left_out"] == 2
+
+
+def test_a_rank_whose_loss_is_not_finite_is_not_left_out_of_the_mean() -> None:
+    """In a report, as in a record, such a loss is null."""
+    ranks = [factories.gradient(loss=2.0), factories.gradient(loss=4.0)]
+    found = worst_gradient(ranks)
+    assert found is not None and found.loss == 3.0
+    found = worst_gradient([ranks[0], factories.gradient(loss=None)])
+    assert found is not None and found.loss is None

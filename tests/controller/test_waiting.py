@@ -22,7 +22,7 @@ from bench.trial import CommSpec, Limits, Trial
 from tests.conftest import configure
 from tests.controller.test_abort import TIMED_OUT_2_7
 from tests.controller.test_leftovers import PARENT
-from tests.controller.test_outcome import exited, finished, raised
+from tests.controller.test_outcome import exited, finished, raised, relayed
 
 SPINS = [sys.executable, "-c", "while True: pass"]
 SLEEPS = [sys.executable, "-c", "import sys; sys.stdin.read()"]
@@ -58,10 +58,10 @@ class PretendedServer:
 
     def receive(self, timeout_s: float) -> dict[str, Any] | None:
         if self._lines:
-            return self._lines.pop(0)
+            return relayed(self._lines.pop(0))
         due = self._launched + self.after_launch[0][0] if self.after_launch else float("inf")
         time.sleep(max(0.0, min(timeout_s, due - time.monotonic())))
-        return self.after_launch.pop(0)[1] if time.monotonic() >= due else None
+        return relayed(self.after_launch.pop(0)[1]) if time.monotonic() >= due else None
 
     def ask(self, request: str, answer: str, others: list[Any], timeout_s: float) -> dict[str, Any]:
         count = int((time.monotonic() - self._launched) // self.beats_every_s)

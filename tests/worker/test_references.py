@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from bench.controller.doctor_recipe import FOLDER, TOKEN_MEAN
@@ -90,8 +88,7 @@ def test_without_its_guard_a_recipe_returns_nan(run_trial: RunTrial) -> None:
     bare = "".join(line for line in text.splitlines(True) if "masked_fill" not in line)
     assert bare != text
     found = run_recipe(run_trial, "torch-2.13", bare, mask="empty_shard", world=2)
-    assert found.loss is not None
-    assert math.isnan(found.loss)
+    assert found.loss is None  # as records write what is not finite
     assert found.verdict == "match"  # the gradient stays right: nobody would notice
 
 
