@@ -34,6 +34,7 @@ SMOKE = {
     "instrumentation": ["--rounds", "2", "--steps", "1"],
     "launch_overhead": ["--torchruns", "1", "--warm", "1"],
     "memory": ["--lengths", "128"],
+    "mutants": ["--only", "ranks that differ are no fault"],
     "prediction": ["recorded", "--record", "rounds=1", "steps=1", "seq_len=64,128,256"],
     "published": [],
     "records": ["40"],
@@ -102,6 +103,15 @@ def test_independence(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in lines[-3:]] == [
         f"windows of {rounds} rounds" for rounds in (3, 5, 10)
     ]
+
+
+def test_mutants(tmp_path: Path) -> None:
+    lines, targets = run("mutants", tmp_path)
+    assert re.fullmatch(
+        r"killed +\d+\.\d s  bench/verdicts.py: ranks that differ are no fault", lines[0]
+    )
+    assert lines[1] == "1 mutants: 1 killed"
+    assert targets == ["mutants that live without a reason", "mutants that could not be tried"]
 
 
 def test_published(tmp_path: Path) -> None:

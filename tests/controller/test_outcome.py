@@ -266,3 +266,14 @@ def test_a_rank_whose_loss_is_not_finite_is_not_left_out_of_the_mean() -> None:
     assert found is not None and found.loss == 3.0
     found = worst_gradient([ranks[0], factories.gradient(loss=None)])
     assert found is not None and found.loss is None
+
+
+def test_a_maker_of_the_reference_that_reports_nonsense_has_failed() -> None:
+    flight = Flight(1)
+    flight.take({"op": "rank", "rank": 0, "report": "nonsense", "bytes": 8})
+    take(flight, finished(0))
+    failure = flight.reference_failure(60.0)
+    assert failure is not None
+    status, message, error = failure
+    assert (status, error.rank, error.message) == (Status.ERROR, 0, message)
+    assert "nonsense" in message
