@@ -236,6 +236,20 @@ def run(rank, place, sp, options, output):
         kind = getattr(mpu, "__name__", type(mpu).__name__).rpartition(".")[2]
         found = {"torch": torch.__version__, "deepspeed": deepspeed.__version__, "mesh": kind}
         output.write_text(json.dumps({**found, "sp": sp, "cells": cells}))
+    leave()
+
+
+def leave():
+    """Ends a rank that has done its part.
+
+    No rank goes while another may still talk to it, and the interpreter is not torn down: gloo's
+    threads that outlive their groups abort there now and then, after all is measured.
+    """
+    dist.barrier()
+    dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def main():
