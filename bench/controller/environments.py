@@ -101,7 +101,7 @@ def key_of(spec: EnvironmentSpec) -> str:
     return _digest(content)
 
 
-def provide(spec: EnvironmentSpec, report: Report | None = None) -> Interpreter:
+def provide(spec: EnvironmentSpec, report: Report = locks.say) -> Interpreter:
     """The interpreter of `spec`; made with uv when it is not there (minutes, gigabytes).
 
     `report` gets one line at a time about what is under way. Raises `EnvironmentProblem`
@@ -111,7 +111,6 @@ def provide(spec: EnvironmentSpec, report: Report | None = None) -> Interpreter:
     if spec.python is not None:
         return _given(spec)
     place = _place(key_of(spec))
-    report = report or _silence
     while not (_is_ready(place) and leases.take(place, _waiting(spec.name, report))):
         _build_once(spec, place, report)
     now = time.time_ns()  # the kernel's own stamp is milliseconds coarse
@@ -150,7 +149,7 @@ def mark_on_the_fly(spec: EnvironmentSpec) -> None:
     (_place(key_of(spec)) / ON_THE_FLY_FILE).touch()
 
 
-def remove(key: str, report: Report | None = None) -> bool:
+def remove(key: str, report: Report = locks.say) -> bool:
     """Remove the environment `key` from the cache; False when it is not there.
 
     Raises `EnvironmentProblem` when another process uses it.
@@ -158,7 +157,7 @@ def remove(key: str, report: Report | None = None) -> bool:
     place = _place(key)
     if not place.is_dir():
         return False
-    with _locked(place, key, report or _silence):
+    with _locked(place, key, report):
         if place.is_dir():
             with leases.alone(place) as unused:
                 if not unused:
@@ -204,10 +203,6 @@ def known_specs(conf_dir: Path) -> dict[str, EnvironmentSpec]:
                 f"(keys: {', '.join(EnvironmentSpec.model_fields)})"
             ) from error
     return specs
-
-
-def _silence(_line: str) -> None:
-    """The report of a caller that wants none."""
 
 
 def _given(spec: EnvironmentSpec) -> Interpreter:

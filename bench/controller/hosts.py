@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from bench.controller import drivers, torch_gpus
+from bench.controller import drivers, locks, torch_gpus
 from bench.controller.code import Code, driver_code, of_launches
 from bench.controller.drivers import Driver, Note
 from bench.controller.environments import key_of
@@ -37,8 +37,9 @@ REHEARSALS = 3
 them, the next launch may get further and import more."""
 
 
-def silence(text: str) -> None:
-    """Nobody waits."""
+def say(text: str) -> None:
+    """A note of a trial that has no display."""
+    locks.say(f"spbench: {text}")
 
 
 class Watch(Protocol):
@@ -84,7 +85,7 @@ class Hosts:
     ) -> None:
         self.close()
 
-    def run(self, trial: Trial, folder: Path, note: Note = silence) -> Record:
+    def run(self, trial: Trial, folder: Path, note: Note = say) -> Record:
         """Run one trial and return its record, whatever happens; logs go to `folder/logs`.
 
         `note` is told where a trial of several launches stands, and what it waits for.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,11 @@ SILENT_S = 1.0
 AGAIN_S = 60.0
 """How often it is told again."""
 _POLL_S = 0.05
+
+
+def say(line: str) -> None:
+    """Tell whoever waits, unless a caller has a display of its own: a line on standard error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def wait_for(file: int, kind: int, tell: Callable[[str], None]) -> None:

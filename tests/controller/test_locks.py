@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import inspect
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Union
 
 import pytest
 
-from bench.controller import build, environments, locks
+from bench.controller import build, environments, hosts, locks, this_machine
+from bench.controller.config import CONF
 from bench.trial import EnvironmentSpec
 from tests.conftest import ROOT
 
@@ -41,6 +45,13 @@ from bench.trial import EnvironmentSpec
 spec = EnvironmentSpec(name="wanted", torch="1.0", deepspeed="1.0")
 environments.provide(spec, lambda line: print(line, flush=True))
 """
+SPBENCH = """
+from bench import cli
+cli.main()
+"""
+
+SILENCE_S = 30.0
+"""After which a process that says nothing is ended, whose line is then empty."""
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -61,7 +72,7 @@ def start() -> Iterator[Start]:
     """Run a program until the end of the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(program: str, *arguments: Path) -> subprocess.Popen[str]:
+    def run(program: str, *arguments: Union[Path, str]) -> subprocess.Popen[str]:
         one = subprocess.Popen(
             [sys.executable, "-c", program, *map(str, arguments)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -81,7 +92,11 @@ def start() -> Iterator[Start]:
 
 def says(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    return process.stdout.readline().rstrip()
+    limit = threading.Timer(SILENCE_S, process.kill)
+    limit.start()
+    line = process.stdout.readline().rstrip()
+    limit.cancel()
+    return line
 
 
 @pytest.mark.parametrize("program", [HOLDS, BUILDS], ids=["any lock", "ours"])
@@ -112,6 +127,21 @@ def test_who_removes_it(start: Start, place: Path) -> None:
     assert says(waits).startswith(line)
     holder.communicate()  # it goes without having removed anything
     assert waits.wait(timeout=30) == 0
+
+
+def test_a_verb_without_a_display_of_its_own_tells_it_too(start: Start, place: Path) -> None:
+    named = environments.known_specs(CONF)[this_machine.ENVIRONMENT]
+    wanted = place.rename(place.with_name(environments.key_of(named)))
+    holder = start(HOLDS, wanted)
+    assert says(holder) == "held"
+    line = f"spbench: waiting for environment {named.name}, held by process {holder.pid} since "
+    assert says(start(SPBENCH, "predict", "--cluster", "this-machine")).startswith(line)
+
+
+def test_so_does_a_trial_that_nobody_displays(capsys: pytest.CaptureFixture[str]) -> None:
+    default = inspect.signature(hosts.Hosts.run).parameters["note"].default
+    default("waiting for GPU-1, held by process 2")
+    assert capsys.readouterr().err == "spbench: waiting for GPU-1, held by process 2\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

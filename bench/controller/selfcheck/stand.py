@@ -12,7 +12,7 @@ import yaml
 
 from bench.controller.config import CONF
 from bench.controller.environments import provide
-from bench.controller.hosts import Hosts, silence
+from bench.controller.hosts import Hosts, say
 from bench.controller.sweep import Launcher
 from bench.record import Record, Status
 from bench.trial import CommSpec, Configuration, EnvironmentSpec, Limits, ModelSpec, Trial
@@ -84,7 +84,7 @@ class Stand:
     def launch(self, world: int = 1, **fields: Any) -> Record:
         """Run one trial; whatever happens, there is a record."""
         trial = Trial(configuration=self.configuration(world, **fields), round=0)
-        return self._launcher.run(trial, self.folder, silence)
+        return self._launcher.run(trial, self.folder, say)
 
     def ok(self, world: int = 1, **fields: Any) -> Record:
         """The record of a trial that must end `ok`; one configuration runs once.
