@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.csv_text import csv_text
 from analysis.frame import load
+from analysis.output import output_file
 from analysis.reading import AnalysisError
 from bench.printable import json_escaped
 
@@ -21,21 +22,18 @@ def export(
 
     `frame` is what `load` returned, where the caller has it already. `output` defaults to
     `trials.<to>` in the results folder; a file there is replaced.
-    Raises AnalysisError for an unknown format, an unusable folder or an unwritable output.
+    Raises AnalysisError for an unknown format or an unusable folder, and what `output_file` raises.
     """
     if to not in FORMATS:
         raise AnalysisError(f"to={to} is not a format; allowed: {', '.join(FORMATS)}")
     frame = load(folder) if frame is None else frame
     path = output or folder / f"trials.{to}"
-    try:
+    with output_file(path) as partial:
         if to == "csv":
-            path.write_text(csv_text(frame), encoding="utf-8")
+            partial.write_text(csv_text(frame), encoding="utf-8")
         elif to == "parquet":
-            frame.to_parquet(path, index=False)
+            frame.to_parquet(partial, index=False)
         else:
             text = frame.to_json(orient="records", lines=True, date_format="iso", force_ascii=False)
-            path.write_text(json_escaped(text), encoding="utf-8")
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise AnalysisError(f"output={path} cannot be written ({why}); choose another") from error
+            partial.write_text(json_escaped(text), encoding="utf-8")
     return path

@@ -20,6 +20,7 @@ import yaml
 from analysis.columns import AXES
 from analysis.gradients import gradients_of
 from analysis.identities import latest
+from analysis.output import output_file
 from analysis.reading import AnalysisError
 from analysis.statistics import FEWEST, median
 from analysis.table import natural, varying_axes
@@ -132,18 +133,15 @@ def machines(frame: pd.DataFrame) -> list[str]:
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write golden values to `path`: JSON where it ends so, else YAML.
 
-    Raises AnalysisError where that is not possible.
+    Raises what `output_file` raises.
     """
     if path.suffix == ".json":
         text = json_text(content, indent=2) + "\n"
     else:
         heading = "".join(f"# {line}\n" for line in HEADING.split("\n"))
         text = heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise AnalysisError(f"{path} cannot be written ({why}); choose another file") from error
+    with output_file(path, option="") as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from analysis.figures.display import html_table
 from analysis.frame import load
 from analysis.headline import headline, report_command
 from analysis.identities import RESULT
-from analysis.reading import AnalysisError
+from analysis.output import output_file
 from analysis.table import clipped, closing_line, marks, readable, variant_notes
 from bench.printable import printable
 
@@ -42,17 +42,14 @@ def write(
     """Write the report on a results folder; returns the file, RESULTS/report.html by default.
 
     `frame` is what `analysis.frame.load` returned, where the caller has it already.
-    Raises AnalysisError for a folder without records and for an output that cannot be written.
+    Raises AnalysisError for a folder without records, and what `output_file` raises.
     """
     frame = load(folder) if frame is None else frame
     across = bool(frame.attrs.get("across_machines"))
     page = render(folder, frame, execute_all(folder, sections.notebooks(frame), across))
     path = output or folder / FILE_NAME
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise AnalysisError(f"output={path} cannot be written ({why}); choose another") from error
+    with output_file(path) as partial:
+        partial.write_text(page, encoding="utf-8")
     return path
 
 

@@ -110,7 +110,7 @@ def export(
     from analysis.export import export as write
     from analysis.frame import AnalysisError
 
-    with one_line(AnalysisError, OSError):
+    with one_line(AnalysisError):
         typer.echo(write(results, to.value, output, loaded(results)))
 
 

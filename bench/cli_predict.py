@@ -220,11 +220,13 @@ def contradictions(frame: pd.DataFrame) -> list[str]:
 
 def _draw(setting: Setting, splits: list[Split], figure: Path) -> None:
     from analysis.figures.prediction import predicted_splits
+    from analysis.output import output_file
     from analysis.reading import AnalysisError
 
     with one_line(AnalysisError):
         try:
-            predicted_splits(setting, splits).savefig(figure)
-        except (OSError, ValueError) as error:
+            with output_file(figure, option="--figure ") as partial:
+                predicted_splits(setting, splits).savefig(partial)
+        except ValueError as error:  # of an ending that no figure has
             raise AnalysisError(f"--figure {figure}: cannot be written: {error}") from error
     typer.echo(f"figure: {figure}", err=True)

@@ -110,10 +110,10 @@ def report(
         except KeyboardInterrupt:
             typer.echo("interrupted; no report was made", err=True)
             raise typer.Exit(INTERRUPTED) from None
-        except AnalysisError as error:
-            if output is None and isinstance(error.__cause__, OSError):  # nobody chose that file
+        except (AnalysisError, OSError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if output is None and isinstance(cause, OSError):  # nobody chose that file
                 again = f"then `spbench report {folder}` makes it; the records are complete"
-                place = folder / "report.html"
-                raise ControllerProblem.of(error.__cause__, place, again) from error
+                raise ControllerProblem.of(cause, folder / "report.html", again) from error
             raise
     typer.echo(f"report: {path}")

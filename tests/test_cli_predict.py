@@ -32,7 +32,7 @@ FITTING = ("predict", "--checkpointing", "--gpus", "32")
         (("--seq-len", "-1"), "--seq-len -1: must be from 1"),
         (("--gpus", "5", "--seq-len", "7", "--micro-batch", "0"), "--micro-batch 0"),
         (("--results", "/nowhere"), "/nowhere"),
-        (("--figure", "/nowhere/figure.svg"), "--figure /nowhere/figure.svg: cannot be written"),
+        (("--figure", "/nowhere/figure.svg"), "--figure /nowhere/figure.svg cannot be written"),
         (("--cluster", "this-machine", "--gpus", "100"), "at most 64 ranks"),
     ],
 )

@@ -4,6 +4,7 @@ units, `comm=auto`, names of ad-hoc environments.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from bench.controller.messages import ConfigurationError, explain_pydantic, hint
+from bench.controller.problem import ControllerProblem
 from bench.controller.schema import Schema, keys
 from bench.record import Status
 from bench.rounds import share
@@ -139,16 +141,21 @@ def _precision(cfg: DictConfig) -> Optional[float]:
 
 
 def usable_folder(folder: Path) -> Path:
-    """`folder` when records can be written there; nothing is created yet."""
+    """`folder` when records can be written there; nothing is created yet.
+
+    Raises `ConfigurationError` where it can be no folder, and `ControllerProblem` where the
+    system refuses to write there.
+    """
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         raise ConfigurationError(
             f"results={folder}: {existing} is a file; allowed: a folder, or a name for a new one"
         )
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigurationError(
-            f"results={folder}: {existing} is not writable; choose another with results=FOLDER"
-        )
+        read_only = os.statvfs(existing).f_flag & os.ST_RDONLY
+        cause = errno.EROFS if read_only else errno.EACCES
+        refused = OSError(cause, os.strerror(cause), str(existing))
+        raise ControllerProblem.of(refused, existing, "or choose another with results=FOLDER")
     return folder
 
 

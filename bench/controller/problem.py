@@ -41,12 +41,13 @@ class ControllerProblem(Exception):
     """The controller cannot go on; the message names the file, the cause and what to do."""
 
     @classmethod
-    def of(cls, error: OSError, path: Path, again: str = AGAIN) -> ControllerProblem:
+    def of(cls, error: OSError, path: Path | None, again: str = AGAIN) -> ControllerProblem:
         """What `error` at `path`, where it names no file itself, means. `again`: what then."""
         file = error.filename if isinstance(error.filename, str) else path
+        place = "" if file is None else f"{file}: "
         cause = error.strerror or str(error) or type(error).__name__
         remedy = _REMEDIES.get(error.errno or 0, "see to that")
-        return cls(f"{file}: {cause}: {remedy}, {again}")
+        return cls(f"{place}{cause}: {remedy}, {again}")
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from bench.controller.interpreter import Interpreter, users_pythonpath
 from bench.controller.vital_signs import LOOK_S, VitalSigns
 from bench.lines import Lines
 from bench.trial import Configuration
+from bench.whole_file import whole_file
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 300.0
@@ -209,10 +210,9 @@ class ServerProcess:
             return []
         self.send(op="preload", modules=new)
         self._known += new
-        temporary = self.interpreter.preload.with_suffix(f".{os.getpid()}")
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps([*self._known, *self._refused]))
-        temporary.replace(self.interpreter.preload)
+        self.interpreter.preload.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.interpreter.preload) as partial:
+            partial.write_text(json.dumps([*self._known, *self._refused]))
         return new
 
     def is_running(self) -> bool:

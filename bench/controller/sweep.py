@@ -26,6 +26,7 @@ from bench.plain import plain_text
 from bench.record import MachineProvenance, RankError, Record, Status
 from bench.record_files import not_counted, refuse_newer_schema
 from bench.trial import Configuration, EnvironmentSpec, Trial
+from bench.whole_file import OF_THE_NAME
 
 WAIT_S = 0.2
 """Between looks at a trial that another sweep is running."""
@@ -217,10 +218,16 @@ class Schedule:
 
 
 def create(folder: Path) -> None:
-    """Make the results folder; `ConfigurationError` when that is not possible."""
+    """Make the results folder; `ConfigurationError` when there can be none of that name.
+
+    Raises OSError for what is no fault of the name: a full disk, a folder above it that cannot be
+    written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno not in OF_THE_NAME:
+            raise
         raise ConfigurationError(
             f"results={folder}: cannot be created ({error.strerror}); "
             "choose another with results=FOLDER"

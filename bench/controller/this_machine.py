@@ -19,6 +19,7 @@ from bench.controller.hosts import Hosts
 from bench.record import Record, Status
 from bench.theory import Cluster, Link
 from bench.trial import CommSpec, Configuration, ModelSpec, Trial
+from bench.whole_file import whole_file
 
 ENVIRONMENT = "torch-2.13"
 MOST_RANKS = 64
@@ -45,9 +46,8 @@ def measured(ranks: int, remeasure: bool = False) -> Cluster:
     if remeasure or not kept.exists():
         details = _measure(ranks)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial")
-        partial.write_text(json.dumps(details))
-        partial.replace(kept)
+        with whole_file(kept) as partial:
+            partial.write_text(json.dumps(details))
     return cluster_of(json.loads(kept.read_text()), ranks)
 
 

@@ -8,12 +8,15 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import typer
 
+from analysis import report
 from bench import cli
+from bench.cli_errors import one_line
 from bench.controller import environments
 from bench.controller import hosts as hosts_module
 from bench.controller.interpreter import EnvironmentProblem
@@ -231,6 +234,77 @@ def test_that_nobody_reads_on_is_no_trouble() -> None:
         raise OSError(errno.EIO, "Input/output error")
 
 
+def test_a_disk_that_is_read_only(tmp_path: Path) -> None:
+    """Whether the folder is there or would have to be made: no fault of its name."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    refused = f"spbench: {disk}: Read-only file system: make it writable, or choose another"
+    for folder in (disk, disk / "new"):
+        done = with_a_disk(
+            disk, "ro", [sys.executable, "-m", "bench.cli", *SWEEP, f"results={folder}"]
+        )
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr == f"{refused} with results=FOLDER\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, 3), (errno.EACCES, 3), (errno.EIO, 3), (errno.EPIPE, None)]
+)
+def test_what_the_system_refuses_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], number: int, code: int | None
+) -> None:
+    """But that nobody reads on is typer's to tell."""
+    refused = OSError(number, os.strerror(number), "here")
+    with pytest.raises((typer.Exit, BrokenPipeError)) as ended, one_line():
+        raise refused
+    assert getattr(ended.value, "exit_code", None) == code
+    said = capsys.readouterr().err
+    assert said.count("\n") == (code is not None)
+    assert said.startswith("spbench: here: " if code else "")
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [("export", "{results}", "-o"), ("baseline", "write"), ("report", "{results}", "-o")],
+    ids=lambda verb: verb[0],
+)
+def test_an_output_that_does_not_fit(
+    verb: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(report, "execute_all", lambda *_: [])
+    writer = RecordWriter(tmp_path)
+    writer.append(ok())
+    writer.close()
+    arguments = [part.format(results=tmp_path) for part in verb]
+    arguments += ["/dev/full"] + ([str(tmp_path)] if verb[0] == "baseline" else [])
+    monkeypatch.setattr(sys, "argv", ["spbench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    again = "then run the same command again"
+    said = f"spbench: /dev/full: No space left on device: free some space, {again}\n"
+    assert (ended.value.code, capsys.readouterr().err) == (3, said)
+
+
+def with_a_disk(
+    disk: Path, options: str, command: Sequence[object]
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` with a disk of its own mounted at `disk`; skips where nobody may do that."""
+    mount = f"mount -t tmpfs -o {options} none {disk}"
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
+    if subprocess.run([*alone, mount], capture_output=True, check=False).returncode:
+        pytest.skip("no disk of one's own without privileges")
+    return subprocess.run(
+        [*alone, f'{mount}; exec "$@"', "sh", *map(str, command)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 ON_A_SMALL_DISK = """
 import sys
 from pathlib import Path
@@ -258,18 +332,8 @@ def test_a_trial_that_failed_on_a_full_disk_has_no_record(tmp_path: Path) -> Non
     """Nor is one begun there; with room again it runs."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = f"mount -t tmpfs -o size=200k none {disk}"
-    alone = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
-    if subprocess.run([*alone, mount], capture_output=True, check=False).returncode:
-        pytest.skip("no disk of one's own without privileges")
     run = [sys.executable, "-c", ON_A_SMALL_DISK, disk, tmp_path / "fake"]
-    done = subprocess.run(
-        [*alone, f'{mount}; exec "$@"', "sh", *run],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = with_a_disk(disk, "size=200k", run)
     full = f"No space left on device: free some space, {RESUMES}"
     said = [f"{disk}: {full}", f"{disk / 'logs'}: {full}", "ok"]
     assert done.stdout.splitlines() == said, done.stderr
