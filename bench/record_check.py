@@ -8,7 +8,7 @@ be missing. Needs `orjson`, which the environments that we measure lack.
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any, Dict, List, Set
+from typing import Any, Dict, List, Optional, Set
 
 import orjson
 
@@ -123,16 +123,25 @@ _MACHINE = mapping(
 _RANK = count(high=2**31)
 _SECONDS = number(0)
 _TIMES = sequence(_SECONDS)
-_SAMPLES = sequence(
-    mapping(
-        {
-            "rank": _RANK,
-            "warmup_s": _TIMES,
-            "step_s": sequence(number(_SHORTEST_S)),
-            "phases_s": by_name(_TIMES),
-        }
-    )
+_RANK_SAMPLES = mapping(
+    {
+        "rank": _RANK,
+        "warmup_s": _TIMES,
+        "step_s": sequence(number(_SHORTEST_S)),
+        "phases_s": by_name(_TIMES),
+    }
 )
+_SAMPLES = sequence(_RANK_SAMPLES)
+_RANK_MEMORY = mapping({"peak_bytes": _BYTES, "outside_allocator_bytes": absent(nullable(_BYTES))})
+_CLIPPING = mapping(dict.fromkeys(("threshold", "norm", "factor"), _MAYBE_NUMBER))
+
+_OF_RANKS = {
+    "samples": _RANK_SAMPLES,
+    "memory": _RANK_MEMORY,
+    "gradient": _GRADIENT,
+    "clipping": _CLIPPING,
+}
+"""What ranks report one by one."""
 
 _RECORD = mapping(
     {
@@ -153,9 +162,7 @@ _RECORD = mapping(
         "code": absent(nullable(by_name(TEXT))),
         "first_ended": absent(nullable(_RANK)),
         **dict.fromkeys(("gradient_mode", "gradient_reason", "sketch", "log"), _MAYBE_TEXT),
-        "clipping": absent(
-            nullable(mapping(dict.fromkeys(("threshold", "norm", "factor"), _MAYBE_NUMBER)))
-        ),
+        "clipping": absent(nullable(_CLIPPING)),
         "first_loss": absent(
             nullable(
                 mapping(
@@ -169,14 +176,7 @@ _RECORD = mapping(
             )
         ),
         **dict.fromkeys(("errors", "ranks", "samples", "collectives"), LIST),
-        "memory": sequence(
-            mapping(
-                {
-                    "peak_bytes": _BYTES,
-                    "outside_allocator_bytes": absent(nullable(_BYTES)),
-                }
-            )
-        ),
+        "memory": sequence(_RANK_MEMORY),
     }
 )
 
@@ -236,6 +236,17 @@ def record_in(line: bytes, configs: Dict[str, Any]) -> Dict[str, Any]:
         raise NotARecord(f"not a record: {error}", version) from None
     record: Dict[str, Any] = content
     return record
+
+
+def refusal(name: str, part: Dict[str, Any]) -> Optional[str]:
+    """Why no record with `part`, one rank's `samples`, say, is read; None: it is."""
+    shape = _OF_RANKS.get(name)
+    try:
+        if shape is not None:
+            _checked(shape, part)
+    except Misshapen as error:
+        return str(error)
+    return None
 
 
 def _check(content: Dict[str, Any], configs: Dict[str, Any]) -> None:

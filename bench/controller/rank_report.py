@@ -12,12 +12,14 @@ from typing import Annotated, Any, Optional
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from bench import record_check
 from bench.controller.faults import Fault
 from bench.plain import Unwritable, plain, shown
 from bench.record import (
     Clipping,
     CollectiveCount,
     GradientError,
+    Part,
     RankError,
     RankMemory,
     RankSamples,
@@ -153,6 +155,8 @@ def _why_unsound(rank: int, name: str, part: Any) -> Optional[str]:
         other = next((one for one in ranks if one != rank), rank)
         if other != rank:
             return f"it is of rank {other}"
+    if isinstance(part, Part) and (why := record_check.refusal(name, part.model_dump())):
+        return why
     if name == "samples":
         return _unsound_times(part)
     headline = part.get("headline") if name == "details" else None
@@ -166,10 +170,8 @@ def _unsound_times(samples: RankSamples) -> Optional[str]:
     for name, times in samples.phases_s.items():
         if len(times) != steps:
             return f"phases_s.{name}: {len(times)} times for {steps} steps"
-    every = [*samples.warmup_s, *samples.step_s]
-    wrong = [one for one in every if not 0 < one < MOST_STEP_S]
-    wrong += [one for times in samples.phases_s.values() for one in times if one < 0]
-    return f"a time of {wrong[0]:g} s" if wrong else None
+    longest = max([*samples.warmup_s, *samples.step_s], default=0.0)
+    return f"a time of {longest:g} s" if longest >= MOST_STEP_S else None
 
 
 def _error(rank: int, given: dict[str, Any]) -> RankError:
