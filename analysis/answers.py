@@ -21,6 +21,8 @@ class Answer:
     sides: str
     """`torch-2.13 all_gather against torch-2.2 weighted_all_reduce`."""
     sentences: tuple[str, ...]
+    broken: str = ""
+    """What could not be made, or not of all records, for a reason that nobody foresaw."""
 
 
 def answers(frame: pd.DataFrame) -> list[Answer]:
@@ -48,7 +50,7 @@ def answers(frame: pd.DataFrame) -> list[Answer]:
 def all_answers(folder: Path, frame: pd.DataFrame) -> list[Answer]:
     """`answers`, and before them those of the scenarios that have a section."""
     own = [
-        Answer(scenario, tuple(section.sentences(folder, frame[frame.scenario == scenario])))
-        for scenario, section in sections.found(frame).items()
+        Answer(one.scenario, (*one.sentences, *one.troubles), one.broken)
+        for one in sections.sentences(folder, frame)
     ]
     return own + answers(frame)

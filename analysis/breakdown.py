@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import Content
+from analysis.details import misfit, rows_with_details
 from analysis.frame import AnalysisError, load, records
 from bench.record_files import RecordsError, within
 
@@ -79,7 +80,7 @@ def profiles(folder: Path | str, frame: pd.DataFrame | None = None) -> Profiles:
     Raises AnalysisError when the folder is missing or holds no record.
     """
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in PARTS}
-    for record in _profiled(folder, frame):
+    for record in profiled(folder, frame):
         mark, details = {"trial_id": record["trial_id"]}, record["details"]
         rows["breakdown"] += [{**mark, **row} for row in _categories(details["breakdown"])]
         for name in ("collectives", "ulysses", "overlap"):
@@ -87,6 +88,14 @@ def profiles(folder: Path | str, frame: pd.DataFrame | None = None) -> Profiles:
     return Profiles(
         *(pd.DataFrame(rows[name], columns=["trial_id", *PARTS[name]]) for name in PARTS)
     )
+
+
+def profiled(folder: Path | str, frame: pd.DataFrame | None = None) -> Iterator[Content]:
+    """The records that have a profile, without those whose details do not fit."""
+    frame = load(folder) if frame is None else frame
+    for _, record in rows_with_details(folder, frame, "profile"):
+        if record["details"].get("breakdown"):
+            yield record
 
 
 def one(folder: Path, wanted: str | None = None, frame: pd.DataFrame | None = None) -> Content:
@@ -112,7 +121,10 @@ def one(folder: Path, wanted: str | None = None, frame: pd.DataFrame | None = No
         )
     [content] = records(folder, frame[frame.trial_id == found[0]])
     path = content["details"].get("trace")
-    if path is None:
+    why = misfit(content)
+    if why is not None:
+        raise AnalysisError(f"trial={found[0]} cannot be shown: {why}")
+    if path is None or not content["details"].get("breakdown"):
         scenario, status = content["config"]["scenario"], content["status"]
         raise AnalysisError(
             f"trial={found[0]} has no trace (scenario {scenario}, status {status}); "
@@ -134,12 +146,6 @@ def shares(details: Content) -> dict[str, float]:
         total[row["category"]] = total.get(row["category"], 0.0) + row["seconds"]
     whole = sum(total.values())
     return {name: value / whole for name, value in total.items() if value}
-
-
-def _profiled(folder: Path | str, frame: pd.DataFrame | None) -> Iterator[Content]:
-    for record in records(folder, frame):
-        if record["details"].get("breakdown"):
-            yield record
 
 
 def _categories(ranks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frame import rows_with_records
+from analysis.details import rows_with_details
 from analysis.selection import text_of
 from analysis.table import VARIANT, row_axes
 
@@ -28,8 +28,7 @@ def searches(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
     """
     every = [
         (row, _search(record["details"]))
-        for row, record in rows_with_records(folder, frame)
-        if record["config"]["scenario"] == "capacity"
+        for row, record in rows_with_details(folder, frame, "capacity")
     ]
     rows = frame[frame.scenario == "capacity"]
     names = line_axes(rows)
@@ -59,7 +58,7 @@ def attempts(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
     `line` is that of `searches`.
     """
     rows, names = [], line_axes(frame[frame.scenario == "capacity"])
-    for row, record in rows_with_records(folder, frame):
+    for row, record in rows_with_details(folder, frame, "capacity"):
         for one in record["details"].get("attempts", []):
             if one["peak_bytes"] is not None:
                 rows.append(

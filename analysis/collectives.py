@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import Content
-from analysis.frame import rows_with_records
+from analysis.details import rows_with_details
 from analysis.selection import text_of
 from analysis.table import VARIANT, row_axes
 
@@ -166,7 +166,7 @@ def _by_column(folder: Path | str, frame: pd.DataFrame) -> Iterator[tuple[str, C
     """Every record, with the column that its findings stand under."""
     told = ("environment", "comm", "dp")  # dp follows from sp and world
     others = [name for name in row_axes(frame) if name not in told] if len(frame) else []
-    for row, record in rows_with_records(folder, frame):
+    for row, record in rows_with_details(folder, frame, "collectives"):
         words = [
             str(row[name]) if name == VARIANT else f"{name}={text_of(row[name])}" for name in others
         ]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import Content
-from analysis.frame import rows_with_records
+from analysis.details import rows_with_details
 from analysis.table import natural, row_axes
 
 OF_THE_PAIR = ("environment", "options.zero")
@@ -81,7 +81,7 @@ def matrices(folder: Path | str, frame: pd.DataFrame) -> list[Matrix]:
     others = [name for name in row_axes(frame) if name not in OF_THE_PAIR]
     found = [
         (row, pair_of(record), outcomes_of(record))
-        for row, record in rows_with_records(folder, frame)
+        for row, record in rows_with_details(folder, frame, "compat")
     ]
     environments: dict[Pair, set[str]] = {}
     for row, pair, _ in found:

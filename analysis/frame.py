@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analysis.columns import AXES, RESULTS, VARIANT, Column, Content
 from analysis.identities import PARTS, numbers, variants
 from analysis.keys import keys_apart
-from analysis.reading import AnalysisError, Rows, lines_of, read, whole
+from analysis.reading import AnalysisError, Line, Rows, lines_of, place_of, read, whole
 from bench.identity import NOTHING
 from bench.record import Status
 from bench.record_files import record_files
@@ -70,13 +70,14 @@ def load(folder: Path | str, across_machines: bool = False) -> pd.DataFrame:
 def samples(folder: Path | str, frame: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per rank, step and phase of the trials that `load` counts: `SAMPLE_COLUMNS`.
 
-    `frame` is what `load` returned, where the caller has it already.
+    `frame` is what `load` returned, where the caller has it already; `attrs["skipped"]` is its.
     Raises AnalysisError when the folder is missing or holds no record.
     """
     frame = load(folder) if frame is None else frame
     variant, hostname = frame.variant.tolist(), frame.hostname.tolist()
     values: dict[str, list[Any]] = {name: [] for name in SAMPLE_COLUMNS}
-    for position, record in _counted_lines(Path(folder), frame):
+    for position, line, _ in _counted_lines(Path(folder), frame):
+        record = line.content
         names = (record["trial_id"], record["config_hash"], variant[position], hostname[position])
         for sample in _samples_of(record):
             row = (*names, record["round"], *sample)
@@ -84,7 +85,9 @@ def samples(folder: Path | str, frame: pd.DataFrame | None = None) -> pd.DataFra
                 values[name].append(value)
     table = pd.DataFrame(values)
     texts = ("trial_id", "config_hash", "variant", "hostname", "phase")
-    return table.astype(dict.fromkeys(texts, "category"))
+    table = table.astype(dict.fromkeys(texts, "category"))
+    table.attrs["skipped"] = frame.attrs.get("skipped", [])
+    return table
 
 
 def records(folder: Path | str, frame: pd.DataFrame | None = None) -> Iterator[Content]:
@@ -94,21 +97,47 @@ def records(folder: Path | str, frame: pd.DataFrame | None = None) -> Iterator[C
     Raises AnalysisError when the folder is missing or holds no record.
     """
     frame = load(folder) if frame is None else frame
-    for _, record in _counted_lines(Path(folder), frame):
-        yield record
+    for _, line, _ in _counted_lines(Path(folder), frame):
+        yield line.content
 
 
 def rows_with_records(
     folder: Path | str, frame: pd.DataFrame
 ) -> Iterator[tuple[dict[str, Any], Content]]:
     """Each row of `load`'s frame with its whole record, in the order of the files."""
+    for one in placed_records(folder, frame):
+        yield one.row, one.record
+
+
+class Placed(NamedTuple):
+    """A record that counts, and where it stands."""
+
+    position: int
+    """Of its row in the frame."""
+    row: dict[str, Any]
+    record: Content
+    place: str
+    """`records-host.jsonl, line 3`."""
+
+
+def placed_records(folder: Path | str, frame: pd.DataFrame) -> Iterator[Placed]:
+    """The records of `load`'s frame with their rows and lines, in the order of the files."""
     rows = frame.to_dict("records")
-    for position, record in _counted_lines(Path(folder), frame):
-        yield {str(name): value for name, value in rows[position].items()}, record
+    for position, line, path in _counted_lines(Path(folder), frame):
+        row = {str(name): value for name, value in rows[position].items()}
+        yield Placed(position, row, line.content, place_of(path, line.number))
 
 
-def _counted_lines(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[int, Content]]:
-    """The records that `frame` has rows of, each with its row's position."""
+def places(folder: Path | str, frame: pd.DataFrame) -> dict[int, str]:
+    """File and line of each row of `load`'s frame, by its position."""
+    return {
+        position: place_of(path, line.number)
+        for position, line, path in _counted_lines(Path(folder), frame)
+    }
+
+
+def _counted_lines(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[int, Line, Path]]:
+    """The lines that `frame` has rows of, each with its row's position and its file."""
     names = frame[_NAMES].astype({"hostname": object}).itertuples(index=False, name=None)
     positions = {_name(*name): position for position, name in enumerate(names)}
     for path in record_files(folder):
@@ -116,7 +145,7 @@ def _counted_lines(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[int, Con
             values = {**line.results, "started": _timestamp(line.results["started"])}
             position = positions.pop(_name(*map(values.get, _NAMES)), None)
             if position is not None:
-                yield position, line.content
+                yield position, line, path
 
 
 def _name(*values: Any) -> tuple[Any, ...]:

@@ -71,9 +71,8 @@ def headline(folder: Path, frame: pd.DataFrame, again: Sequence[str] = ()) -> li
     comparison = None
     if len(trained):
         lines += _correctness(folder, trained)
-    for scenario, section in own.items():
-        said = section.sentences(folder, frame[frame.scenario == scenario])
-        lines += [Line("cost", one) for one in said[:1]]
+    for section in sections.sentences(folder, frame):
+        lines += [Line("cost", one) for one in section.sentences[:1]]
     lines += _fails(trained if len(trained) else frame)
     if len(trained) and not is_audit(trained):
         comparison = _comparison(trained)

@@ -68,8 +68,10 @@ def read(folder: Path) -> tuple[Rows, list[str]]:
     for part, rows in _read_all(record_files(folder)):
         if part.start == 0:
             every.lines = 0
-        name = Path(part.path).name
-        skipped += [f"{name}, line {every.lines + number}: {why}" for number, why in rows.skipped]
+        skipped += [
+            f"{place_of(Path(part.path), every.lines + number)}: {why}"
+            for number, why in rows.skipped
+        ]
         every.lines += rows.lines
         every.axes.update(rows.axes)
         every.configs.update(rows.configs)
@@ -101,6 +103,11 @@ def lines_of(part: Part, rows: Rows) -> Iterator[Line]:
             if key not in rows.axes:
                 rows.axes[key] = axes_of(content["config"])
             yield Line(content, results_of(content, rows.axes[key]), rows.lines)
+
+
+def place_of(path: Path, line: int) -> str:
+    """How a line of a records file is named: `records-host.jsonl, line 3`."""
+    return f"{path.name}, line {line}"
 
 
 def whole(path: Path) -> Part:

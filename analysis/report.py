@@ -6,9 +6,9 @@ around them stand the answer, the table, every trial that is not ok, and where i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 from nbconvert import HTMLExporter
@@ -22,11 +22,14 @@ from analysis.evidence import Evidence, gather
 from analysis.execution import execute
 from analysis.figures.display import html_table
 from analysis.frame import load
-from analysis.headline import headline, report_command
+from analysis.headline import Line, headline, report_command
 from analysis.identities import RESULT
 from analysis.output import output_file
+from analysis.parts import part, places_named
 from analysis.table import clipped, closing_line, marks, readable, variant_notes
 from bench.printable import printable
+
+Result = TypeVar("Result")
 
 HERE = Path(__file__).resolve().parent
 FILE_NAME = "report.html"
@@ -34,23 +37,35 @@ MOST_LINES = 200
 """Noisy trials and skipped lines that are named one by one."""
 
 
+class Report(NamedTuple):
+    """A report that was written."""
+
+    path: Path
+    broken: list[str]
+    """Parts that could not be made, or not of all records, and why."""
+
+
 def write(
     folder: Path,
     output: Path | None = None,
     frame: pd.DataFrame | None = None,
-) -> Path:
-    """Write the report on a results folder; returns the file, RESULTS/report.html by default.
+) -> Report:
+    """Write the report on a results folder, RESULTS/report.html by default.
 
-    `frame` is what `analysis.frame.load` returned, where the caller has it already.
-    Raises AnalysisError for a folder without records, and what `output_file` raises.
+    `frame` is what `analysis.frame.load` returned, where the caller has it already. A part that
+    a record prevents says so in its place. Raises AnalysisError for a folder without records,
+    and what `output_file` raises.
     """
     frame = load(folder) if frame is None else frame
     across = bool(frame.attrs.get("across_machines"))
-    page = render(folder, frame, execute_all(folder, sections.notebooks(frame), across))
+    names = sections.notebooks(frame)
+    notebooks = execute_all(folder, names, across)
+    content = content_of(folder, frame)
+    content["broken"] += _broken(folder, frame, dict(zip(names, notebooks, strict=True)))
     path = output or folder / FILE_NAME
     with output_file(path) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return path
+        partial.write_text(page_of(content, notebooks), encoding="utf-8")
+    return Report(path, content["broken"])
 
 
 def execute_all(
@@ -62,45 +77,70 @@ def execute_all(
     return execute(paths, parameters)
 
 
-def render(folder: Path, frame: pd.DataFrame, notebooks: Sequence[NotebookNode]) -> str:
-    """The page. `frame` is `analysis.frame.load(folder)`'s, `notebooks` are executed."""
+def page_of(content: dict[str, Any], notebooks: Sequence[NotebookNode]) -> str:
+    """The page of what `content_of` returned and of executed notebooks."""
     exporter = HTMLExporter(
         template_name="report_template",
         extra_template_basedirs=[str(HERE)],
         exclude_anchor_links=True,
         config=Config({"HTMLExporter": {"preprocessors": []}}),
     )
-    content = content_of(folder, frame)
-    sections = [(notebook, _title(notebook)) for notebook in notebooks]
-    content["notebooks"] = [title for _, title in sections]
+    content = {**content, "notebooks": [_title(notebook) for notebook in notebooks]}
     page, _ = exporter.from_notebook_node(_merged(notebooks), {"report": content})
     return printable(str(page))
 
 
 def content_of(folder: Path, frame: pd.DataFrame) -> dict[str, Any]:
     """What the template shows besides the notebooks; text, which the template escapes."""
-    evidence: Evidence = gather(folder, frame)
+    broken: list[str] = []
+
+    def made(name: str, make: Callable[[pd.DataFrame], Result]) -> Result | None:
+        found, trouble = part(folder, frame, make)
+        broken.extend([] if trouble is None else [f"{name}: {trouble}"])
+        return found
+
+    evidence = made("trials that are not ok", lambda rows: gather(folder, rows)) or Evidence()
+    said = made("the answers", lambda rows: all_answers(folder, rows)) or []
+    broken += [one.broken for one in said if one.broken]
     noisy = frame[frame.noisy != ""]
     return {
         "name": folder.absolute().name,
-        # a reader of the report need not make it
-        "headline": [one for one in headline(folder, frame) if one.text != report_command(folder)],
-        "answers": all_answers(folder, frame),
+        "headline": made("the answer", lambda rows: _headline(folder, rows)) or [],
+        "answers": said,
         "closing": closing_line(frame).plain,
-        "cautions": cautions(frame),
-        "table": html_table(readable(frame)),
+        "cautions": made("the cautions", cautions) or [],
+        "table": made("the table", lambda rows: html_table(readable(rows))) or "",
         "failures": evidence.failures,
         "not_ok": int((frame.status != "ok").sum()),
         "noisy": _limited([f"{row.trial_id}: {row.noisy}" for row in noisy.itertuples()]),
         "skipped": _limited(list(frame.attrs["skipped"])),
         "superseded": int(frame.attrs["superseded"]),
-        "method": method(frame),
+        "method": made("the method", method) or [],
+        "broken": broken,
         "workers": evidence.workers,
         "warnings": {name: texts for name, texts in evidence.warnings.items() if texts},
         "machines": evidence.machines,
         "began": _day(frame.started.min()),
         "ended": _day(frame.started.max()),
     }
+
+
+def _headline(folder: Path, frame: pd.DataFrame) -> list[Line]:
+    """The headline; a reader of the report need not make it."""
+    return [one for one in headline(folder, frame) if one.text != report_command(folder)]
+
+
+def _broken(
+    folder: Path, frame: pd.DataFrame, notebooks: Mapping[str, NotebookNode]
+) -> Iterator[str]:
+    """Which of the executed notebooks have a cell that raised, and of which records."""
+    for name, notebook in notebooks.items():
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        error = next((one for one in outputs if one.output_type == "error"), None)
+        if error is not None:
+            given = places_named(folder, sections.rows_of(name, frame))
+            why = f"{error.ename}: {error.evalue}"
+            yield f"{_title(notebook)}: could not be made of {given} ({why})"
 
 
 def cautions(frame: pd.DataFrame) -> list[str]:

@@ -11,7 +11,6 @@ import typer
 from bench.cli_errors import one_line
 from bench.cli_gates import AllowUnchecked, refuse, share
 from bench.cli_reading import AcrossMachines, loaded
-from bench.printable import print_commands
 
 
 class ComparisonFormat(str, Enum):
@@ -103,7 +102,7 @@ def compare(
         found = comparisons(frame, baseline, candidate, matters, before)
     suites = [suite_of(one, gates) for one in found]
     if to is ComparisonFormat.GITHUB:
-        print_commands(as_github(suites))
+        typer.echo(as_github(suites))
     elif to is ComparisonFormat.JUNIT:
         typer.echo(as_junit(suites))
     else:

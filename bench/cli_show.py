@@ -12,11 +12,14 @@ from bench.cli_errors import one_line
 from bench.cli_predict import contradictions
 from bench.cli_reading import loaded
 from bench.controller.problem import ControllerProblem
+from bench.printable import one_line as one_line_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 INTERRUPTED = 130
+INCOMPLETE = 1
+"""Exit code of a report with a part that could not be made."""
 
 
 def answer(folder: Path, again: Sequence[str] = (), across_machines: bool = False) -> pd.DataFrame:
@@ -34,12 +37,10 @@ def answer(folder: Path, again: Sequence[str] = (), across_machines: bool = Fals
     with one_line(AnalysisError):
         frame = loaded(folder, across_machines)
         render(headline(folder, frame, again), console)
-        found = sections.found(frame)
-        rest = frame[~frame.scenario.isin(found)]
+        rest = frame[~frame.scenario.isin(sections.found(frame))]
         if len(rest):
             (audit_table if is_audit(rest) else table).render(rest, console)
-        for scenario, section in found.items():
-            section.show(folder, frame[frame.scenario == scenario], console)
+        sections.show(folder, frame, console)
         for text in contradictions(frame):
             console.print(f"Impossible on this machine: {text}.", highlight=False)
     return frame
@@ -106,7 +107,7 @@ def report(
         if frame is None:
             frame = loaded(folder, across_machines)
         try:
-            path = write(folder, output, frame)
+            made = write(folder, output, frame)
         except KeyboardInterrupt:
             typer.echo("interrupted; no report was made", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -116,4 +117,8 @@ def report(
                 again = f"then `spbench report {folder}` makes it; the records are complete"
                 raise ControllerProblem.of(cause, folder / "report.html", again) from error
             raise
-    typer.echo(f"report: {path}")
+    typer.echo(f"report: {made.path}")
+    if made.broken:
+        parts = "; ".join(made.broken)
+        typer.echo(one_line_of(f"spbench: the report is not complete: {parts}"), err=True)
+        raise typer.Exit(INCOMPLETE)

@@ -22,11 +22,21 @@ class Console(rich_console.Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
+    def like(self, file: IO[str], width: Optional[int] = None) -> Console:
+        """A console that writes to `file` with this one's colours, as wide unless told."""
+        return Console(
+            file=file,
+            width=width or self.width,
+            force_terminal=self.is_terminal,
+            color_system=self.color_system,
+            no_color=self.no_color,
+        )
+
     @property
     def file(self) -> IO[str]:
-        """Where the styled text goes: past the guard, which would escape the styles."""
+        """Where the styled text goes: below the guard, which would escape the styles."""
         found = super().file
-        return found.styled() if isinstance(found, PrintableStream) else found
+        return found.unguarded if isinstance(found, PrintableStream) else found
 
     @file.setter
     def file(self, new: IO[str]) -> None:

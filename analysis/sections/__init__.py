@@ -16,12 +16,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import pkgutil
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
 from analysis.audit import is_audit
+from analysis.details import fitting
+from analysis.parts import part
+from bench.console import Console
 
 GENERAL = ("upgrade_or_workaround", "gradient_error", "scaling")
 """Notebooks on trials that train."""
@@ -41,6 +47,71 @@ def found(frame: pd.DataFrame) -> dict[str, Any]:
         for name, module in modules.items()
         if importlib.util.find_spec(module) is not None
     }
+
+
+Result = TypeVar("Result")
+
+
+class Made(NamedTuple):
+    """What the section of a scenario says."""
+
+    scenario: str
+    sentences: list[str]
+    troubles: list[str]
+    """Records that it leaves out, and why; a section that could not be made."""
+    broken: str
+    """The one of `troubles` that nobody foresaw; empty where there is none."""
+
+
+def sentences(folder: Path, frame: pd.DataFrame) -> Iterator[Made]:
+    """What the scenarios in `frame` that have a section answer, whatever their records hold."""
+    for scenario, section in found(frame).items():
+        rows = frame[frame.scenario == scenario]
+
+        def say(rows: pd.DataFrame, section: Any = section) -> list[str]:
+            said: list[str] = section.sentences(folder, rows)
+            return said
+
+        made, troubles, broken = _made(folder, scenario, rows, say)
+        yield Made(scenario, made or [], troubles, broken)
+
+
+def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
+    """Print the sections of the scenarios in `frame`, and what they had to leave out."""
+    for scenario, section in found(frame).items():
+        rows = frame[frame.scenario == scenario]
+
+        def draw(rows: pd.DataFrame, section: Any = section) -> str:
+            page = io.StringIO()
+            section.show(folder, rows, console.like(page))
+            return page.getvalue()
+
+        made, troubles, _ = _made(folder, scenario, rows, draw)
+        console.file.write(made or "")
+        for line in troubles:
+            console.print(line, style="red", highlight=False, soft_wrap=True)
+
+
+def _made(
+    folder: Path, scenario: str, rows: pd.DataFrame, make: Callable[[pd.DataFrame], Result]
+) -> tuple[Result | None, list[str], str]:
+    """What a section makes of the records that fit, `Made.troubles` and `Made.broken`."""
+    fit = fitting(folder, rows)
+    left_out = [f"Left out of {scenario}: {one}." for one in fit.misfits]
+    if fit.frame.empty:
+        return None, left_out, ""
+    made, trouble = part(folder, fit.frame, make)
+    if trouble is None:
+        return made, left_out, ""
+    broken = f"The section {scenario} {trouble}."
+    return made, [*left_out, broken], broken
+
+
+def rows_of(notebook: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `frame` that a notebook is about."""
+    sections = found(frame)
+    own = [name for name, section in sections.items() if notebook in section.NOTEBOOKS]
+    return frame[frame.scenario.isin(own) if own else ~frame.scenario.isin(sections)]
 
 
 def notebooks(frame: pd.DataFrame) -> list[str]:

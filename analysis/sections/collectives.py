@@ -53,7 +53,7 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
 
 def _wide(console: Console, width: int) -> Console:
     """Where tables are at most `width` wide: squeezed into a narrow terminal they say nothing."""
-    return Console(file=console.file, width=max(console.width, width))
+    return console.like(console.file, max(console.width, width))
 
 
 def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:

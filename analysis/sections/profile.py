@@ -10,9 +10,9 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from analysis.breakdown import shares
+from analysis.breakdown import profiled, shares
 from analysis.breakdown_table import GAP, disagreements, hidden_part, hidden_share
-from analysis.frame import records, rows_with_records
+from analysis.details import rows_with_details
 from analysis.identities import RESULT
 from analysis.table import VARIANT, closing_line, in_order, row_axes, variant_notes
 from analysis.wording import span
@@ -46,7 +46,7 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
     axes = [name for name in row_axes(frame) if name != "dp"] + samples
     found = [
         (row, record["details"])
-        for row, record in rows_with_records(folder, frame)
+        for row, record in rows_with_details(folder, frame, "profile")
         if record["details"].get("breakdown")
     ]
     details = {_place(row): content for row, content in found}
@@ -93,7 +93,7 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
 
 def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:
     """What takes most of a step, whether bytes are theory's, and what is hidden."""
-    details = [r["details"] for r in records(folder, frame) if r["details"].get("breakdown")]
+    details = [one["details"] for one in profiled(folder, frame)]
     parts = [shares(one) for one in details]
     if not parts:
         return ["No trial was profiled to its end."]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from analysis import figures
 from analysis.collectives import Row, cases, kind_of, matrix, timings, variants_of
 from analysis.figures import alt_text
 from analysis.frame import load
 from analysis.sections import collectives as section
+from bench.console import Console
 from bench.record import Record
 from bench.trial import CommSpec
 from tests.factories import environment, ok, worker, write

@@ -85,7 +85,7 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> str:
         file.write(b'{"schema_version": 99, "trial_id": "x"}\n')
         file.write(b'"<script>"\n')
         file.write(ok(round=7).model_dump_json().encode()[:300])
-    return report(folder).read_text(encoding="utf-8")
+    return report(folder).path.read_text(encoding="utf-8")
 
 
 def test_the_page_is_made_in_the_folder_and_needs_nothing_else(messy: str) -> None:
@@ -163,7 +163,7 @@ def test_machine_and_versions_are_those_that_were_seen(messy: str) -> None:
 def test_a_folder_in_which_all_failed_has_a_report(tmp_path: Path) -> None:
     write(tmp_path, *(failed(round=r, environment=OLD) for r in range(2)), failed())
     output = tmp_path / "elsewhere.html"
-    assert report(tmp_path, output) == output
+    assert report(tmp_path, output).path == output
     page = output.read_text(encoding="utf-8")
     assert "error IndexError in backward, ranks 2,3 3 trials" in section(page, "failures")
     assert "could not be made" not in page
@@ -192,7 +192,7 @@ def test_the_notebooks_run_in_this_interpreter_whatever_the_user_installed(
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "results", ok())
-    page = report(Path("results")).read_text(encoding="utf-8")
+    page = report(Path("results")).path.read_text(encoding="utf-8")
     assert "could not be made" not in page
     assert page.count("<figure") == 7
 
@@ -200,7 +200,7 @@ def test_the_notebooks_run_in_this_interpreter_whatever_the_user_installed(
 @pytest.mark.slow
 def test_thousands_of_records_make_a_small_page(tmp_path: Path) -> None:
     write(tmp_path, *sweep(2000))
-    assert report(tmp_path).stat().st_size < 10e6
+    assert report(tmp_path).path.stat().st_size < 10e6
 
 
 def test_the_method_says_what_verdicts_rest_on(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(ok(round=r, step_s=0.4, noisy=["load 3.1 on 2 cores"]) for r in rounds),
         crashed,
     )
-    return report(folder)
+    return report(folder).path
 
 
 @pytest.fixture(scope="module")
