@@ -11,6 +11,7 @@ import typer
 from bench.cli_errors import one_line
 from bench.cli_gates import AllowUnchecked, refuse
 from bench.cli_reading import loaded
+from bench.printable import print_commands
 
 
 class AuditFormat(str, Enum):
@@ -62,7 +63,7 @@ def audit(
         # what was mended since is shown, and refuses nothing
         suite = suite_of_trials(f"audit of {results.absolute().name}", latest(trained), gates)
         if to is AuditFormat.GITHUB:
-            typer.echo(as_github([suite]))
+            print_commands(as_github([suite]))
         elif to is AuditFormat.JUNIT:
             typer.echo(as_junit([suite]))
         else:

@@ -11,6 +11,7 @@ import typer
 from bench.cli_errors import one_line
 from bench.cli_gates import AllowUnchecked, refuse, share
 from bench.cli_reading import AcrossMachines, loaded
+from bench.printable import print_commands
 
 
 class ComparisonFormat(str, Enum):
@@ -102,7 +103,7 @@ def compare(
         found = comparisons(frame, baseline, candidate, matters, before)
     suites = [suite_of(one, gates) for one in found]
     if to is ComparisonFormat.GITHUB:
-        typer.echo(as_github(suites))
+        print_commands(as_github(suites))
     elif to is ComparisonFormat.JUNIT:
         typer.echo(as_junit(suites))
     else:

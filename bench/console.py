@@ -34,9 +34,9 @@ class Console(rich_console.Console):
 
     @property
     def file(self) -> IO[str]:
-        """Where the styled text goes: below the guard, which would escape the styles."""
+        """Where the styled text goes: past the guard, which would escape the styles."""
         found = super().file
-        return found.unguarded if isinstance(found, PrintableStream) else found
+        return found.styled() if isinstance(found, PrintableStream) else found
 
     @file.setter
     def file(self, new: IO[str]) -> None:

@@ -16,6 +16,7 @@ from tests.analysis.sides import UPGRADE, WORKAROUND, timed
 from tests.factories import error, failed, ok, write
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e\u2066\u200b\r\x7f[red]x[/nothing]\x08"
+HOSTILE += "\n ::error::x\n##[error]x"
 FORMULA = '=HYPERLINK("http://x")'
 STYLES = re.compile(r"\x1b\[[0-9;]*m")
 MOVES = re.compile(r"\x1b\[\?25[lh]|\x1b\[\d*[AKG]|\x1b\[2K|\r")
@@ -90,6 +91,11 @@ def test_no_character_of_a_record_reaches_the_terminal(
     assert ended.value.code in (None, 0, 1, 2), said
     assert said and printable(said) == said
     assert "Traceback (most" not in captured.err
+    lines = (captured.out + captured.err).splitlines()
+    commands = [line for line in lines if line.lstrip().startswith("::")]
+    assert terminal or bool(commands) == ("github" in verb)
+    assert {line.partition(" title=")[0] for line in commands} <= {"::error", "::notice"}
+    assert "##[" not in "".join(line for line in lines if line not in commands)
     for file in folder.glob("trials.*"):
         text = file.read_text()
         assert printable(text) == text and ",=HYP" not in text

@@ -18,6 +18,7 @@ from bench.controller.outcome import Flight
 from bench.controller.problem import require_log
 from bench.controller.server_process import ServerLost, ServerProcess
 from bench.controller.trial_log import TrialLog
+from bench.controller.vital_signs import Stops
 from bench.record import GradientMode, RankError, Record, Status, Wanted, WorkerProvenance
 from bench.record_files import flight_recorder_file
 from bench.trial import Configuration, Trial
@@ -292,13 +293,21 @@ class Host:
             threads=threads_per_rank(1),
         )
         flight = Flight(1)
-        deadline = time.monotonic() + c.limits.timeout_s
+        self._await_maker(flight, time.monotonic() + c.limits.timeout_s)
+        self._server.ask("kill", "ended", [], ANSWER_S)
+        return flight.reference_failure(c.limits.timeout_s)
+
+    def _await_maker(self, flight: Flight, deadline: float) -> None:
+        """Until the process that makes a reference has ended or was stopped, or the time is up."""
+        maker: Stops | None = None
         while not flight.over() and time.monotonic() < deadline:
             line = self._server.receive(POLL_S)
             if line is not None:
                 flight.take(line)
-        self._server.ask("kill", "ended", [], ANSWER_S)
-        return flight.reference_failure(c.limits.timeout_s)
+            elif flight.pids:
+                maker = maker or Stops(flight.pids[0])
+                if maker.for_long():
+                    flight.give_up(Status.CRASH, "its process was stopped (SIGSTOP)", {})
 
     def _provenance(self, flight: Flight) -> WorkerProvenance:
         return WorkerProvenance(

@@ -257,7 +257,9 @@ class Flight:
             return Status.ERROR, self._faults[0].text, self._faults[0].error
         if report is not None:
             return None
-        if exit_ is None:
+        if self._gave_up is not None:
+            status, message = self._gave_up
+        elif exit_ is None:
             status, message = Status.TIMEOUT, f"it took longer than limits.timeout_s={timeout_s:g}"
             message += "; raise that, or use a smaller model"
         elif exit_["signal"] == signal.SIGKILL and deaths.oom_kills() > self.oom_kills_before:

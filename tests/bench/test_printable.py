@@ -15,7 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.printable import PrintableStream, json_escaped, json_text, one_line, printable
+from bench.console import Console
+from bench.printable import (
+    PrintableStream,
+    json_escaped,
+    json_text,
+    one_line,
+    printable,
+    without_commands,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +59,38 @@ def test_json_says_the_same_and_is_printable(text: str) -> None:
     assert json.loads(written) == {text: text}
     assert printable(written) == written
     assert json_escaped(written) == written
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("::error::no", r"\x3a:error::no"),
+        ("a\n \t\u3000::set-output name=x::y", "a\n \t\u3000\\x3a:set-output name=x::y"),
+        ("it says ##[error]no", r"it says \x23#[error]no"),
+        ("torch::nn: a ::b # [c] ## d", "torch::nn: a ::b # [c] ## d"),
+    ],
+)
+def test_a_job_of_github_obeys_no_text(text: str, shown: str) -> None:
+    assert without_commands(text) == shown
+    below = io.StringIO()
+    print(text, file=PrintableStream(below), end="")
+    assert below.getvalue() == printable(shown)
+
+
+def test_nor_what_rich_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    below = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", PrintableStream(below))
+    Console(force_terminal=True).print("::error::no", style="red", highlight=False)
+    Console().print("::error::no")
+    styled, plain = below.getvalue().splitlines()
+    assert styled == "\x1b[31m::error::no\x1b[0m"  # begins with a style, which makes it text
+    assert plain == r"\x3a:error::no"
+
+
+def test_in_json_the_escape_is_one_of_json() -> None:
+    written = json_text("##[error]no")
+    assert json.loads(written) == "##[error]no"
+    assert without_commands(written) == written
 
 
 def test_the_stream_has_no_way_around_it() -> None:
@@ -92,7 +132,7 @@ def test_only_one_console_is_used() -> None:
 
 def test_nothing_is_written_past_the_guard() -> None:
     """Texts go through `print`, `typer.echo` or a console, and never to what is below them."""
-    past = ("__stdout__", "__stderr__", "console.file.write", ".unguarded", "stdout.buffer")
+    past = ("__stdout__", "__stderr__", "console.file.write", ".styled(", "stdout.buffer")
     allowed = {
         ROOT / "bench" / "printable.py",
         ROOT / "bench" / "console.py",

@@ -3,8 +3,8 @@
 Each start takes the next line of `plan` in its folder: `MOMENT what`. MOMENT is `start` or a
 request; what is the number of a signal that the server gives itself, `exit`, or `fill`: it fills
 the disk of the log of its ranks and exits. At the MOMENT `made` the signal is for the process that
-makes the reference. After the last line it serves. Each start notes its pid in `starts`. It starts
-in no time, since it imports nothing.
+makes the reference; one that is stopped is a process indeed. After the last line it serves. Each
+start notes its pid in `starts`. It starts in no time, since it imports nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -51,6 +52,7 @@ class FakeServer:
 
     def __init__(self, answers: int, moment: str, what: str) -> None:
         self._answers, self._moment, self._what = answers, moment, what
+        self._maker = 0
 
     def reached(self, moment: str, log: Optional[str] = None) -> None:
         """Do what is planned for `moment`."""
@@ -77,26 +79,49 @@ class FakeServer:
                 self.reached(request["op"], request.get("log"))
                 self.answer(**request)
 
+    def lose_maker(self, number: int) -> None:
+        """Have signal `number` end or stop what makes the reference, this once."""
+        self._moment = ""
+        if number == signal.SIGSTOP:
+            self._maker = os.fork() or stop()
+            self.say("forked", pids=[self._maker], store_port=0, threads=1)
+        else:
+            self.say("forked", pids=[], store_port=0, threads=1)
+            self.say("exited", rank=0, signal=number, exit_code=None)
+
+    def end_maker(self) -> None:
+        """Kill the process that was to make the reference, if there is one."""
+        if self._maker:
+            os.kill(self._maker, signal.SIGKILL)
+            os.waitpid(self._maker, 0)
+            self._maker = 0
+
     def answer(self, op: str, **request: Any) -> None:
         """What the real server would answer where all goes well."""
         if op == "code":
             self.say("code", code={}, reference="0")
         elif op == "kill":
+            self.end_maker()
             self.say("ended")
         elif op == "progress":
             self.say("progress", beats=[])
         elif op in ("reference", "run"):
             world = 1 if op == "reference" else request["configuration"]["world"]
-            self.say("forked", pids=[], store_port=0, threads=1)
             if op == "reference" and self._moment == "made":
-                self._moment = ""
-                self.say("exited", rank=0, signal=int(self._what), exit_code=None)
+                self.lose_maker(int(self._what))
                 return
+            self.say("forked", pids=[], store_port=0, threads=1)
             for rank in range(world):
                 result = {"samples": None, "memory": None, "gradient": None}
                 report = json.dumps({"rank": rank, "outcome": "finished", "result": result})
                 self.say("rank", rank=rank, report=report, bytes=len(report))
                 self.say("exited", rank=rank, signal=None, exit_code=0)
+
+
+def stop() -> int:
+    """Stop this process; it has nothing else to do."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    os._exit(0)
 
 
 def main() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from signal import SIGSEGV
 from typing import Any
 
 import pytest
 
 from bench.controller.drivers import collectives
+from bench.controller.outcome import Flight
 from bench.record import RankOutcome, Record, Status
 from bench.trial import Trial
 from tests.factories import STARTED, configuration
@@ -96,7 +100,7 @@ def test_a_hang_and_a_crash_are_marked_and_the_rest_runs() -> None:
     assert record.duration_s == 6.0
     found = outcomes(record)
     assert [(one["ranks"], one["status"]) for one in found[a]] == [([0], "lost"), ([1], "crash")]
-    assert found[a][1]["message"] == "its process ended by signal 11"
+    assert found[a][1]["message"] == "its process ended by SIGSEGV"
     assert [(one["ranks"], one["status"]) for one in found[b]] == [([0], "hang"), ([1], "error")]
     skipped = [trial.configuration.options["skip"] for trial in launches.trials]
     assert skipped == [["nn.c/*"], ["nn.c/*", a], ["nn.c/*", a, b]]
@@ -117,6 +121,25 @@ def test_a_rank_that_nccls_watchdog_ends_hangs(status: Status, signal: int, foun
     }
     record = Launches(ended, {"rows": [f(r, b) for r in (0, 1) for f in (begin, end)]}).run()
     assert [(one["ranks"], one["status"]) for one in outcomes(record)[a]] == [([0, 1], found)]
+
+
+@pytest.mark.parametrize(
+    ("number", "manner"), [(int(SIGSEGV), "SIGSEGV"), (40, "signal 40"), (None, "exit code 3")]
+)
+def test_a_case_is_told_by_what_its_process_ended(number: int | None, manner: str) -> None:
+    """A real process, whose end comes the way that a rank's does."""
+    last_words = "sys.exit(3)" if number is None else f"os.kill(os.getpid(), {number})"
+    code = subprocess.run([sys.executable, "-c", f"import os, sys; {last_words}"]).returncode
+    a, b = CASES
+    flight = Flight(2)
+    signal, exit_code = (-code, None) if code < 0 else (None, code)
+    flight.take({"op": "exited", "rank": 1, "signal": signal, "exit_code": exit_code})
+    fields = flight.fields()
+    died = {name: fields[name] for name in ("status", "reason", "ranks")}
+    record = Launches({**died, "rows": [begin(1, a)]}, {"rows": [begin(0, b), end(0, b)]}).run()
+    assert fields["reason"] == f"rank 1 ended by {manner} without a result"
+    [found] = outcomes(record)[a]
+    assert (found["status"], found["message"]) == ("crash", f"its process ended by {manner}")
 
 
 def test_ranks_that_fail_outside_any_case_end_it() -> None:

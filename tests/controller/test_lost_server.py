@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.controller import host as host_module
 from bench.controller import hosts as hosts_module
 from bench.controller import server_process, vital_signs
 from bench.controller.host import Host
@@ -103,13 +104,17 @@ def test_a_server_that_is_lost_later_costs_the_trial_in_flight_alone(
     assert len(fake_server.starts(tmp_path / "fake")) == 2
 
 
-def test_a_maker_of_the_reference_that_is_killed_costs_one_trial(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "what"), [(KILL, "ended by SIGKILL"), (STOP, "was stopped (SIGSTOP)")]
+)
+def test_a_maker_of_the_reference_that_is_lost_costs_one_trial(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, what: str
+) -> None:
     """What it should have made is needed by all."""
-    records = run(2, f"made {KILL}")
+    monkeypatch.setattr(host_module, "POLL_S", 0.02)
+    records = run(2, f"made {number}")
     assert [record.status for record in records] == [Status.CRASH, Status.OK]
-    assert records[0].reason == (
-        "the initial weights could not be made: its process ended by SIGKILL"
-    )
+    assert records[0].reason == f"the initial weights could not be made: its process {what}"
     assert len(fake_server.starts(tmp_path / "fake")) == 1
 
 
@@ -160,7 +165,7 @@ def test_what_is_busy_or_waits_is_not_stopped(
 
 
 def test_how_long_it_takes() -> None:
-    assert LOOK_S * (STOPPED_LOOKS + 1) < 15
+    assert (LOOK_S + host_module.POLL_S) * (STOPPED_LOOKS + 1) < 15
     assert len(RESTART_PAUSES_S) == 3 and sorted(RESTART_PAUSES_S) == list(RESTART_PAUSES_S)
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from signal import SIGABRT
 from typing import Any
 
+from bench.controller.deaths import Death
 from bench.controller.drivers import Launch, Note
 from bench.record import Record, Status
 from bench.trial import Trial
@@ -164,8 +165,8 @@ def _fate(record: Record, rank: int) -> dict[str, Any]:
     # NCCL's watchdog ends a rank whose collective waited in vain, and says so before
     waited = outcome is not None and outcome.signal == SIGABRT and record.status is Status.HANG
     if outcome is not None and outcome.outcome in ("killed", "exited") and not waited:
-        how = f"signal {outcome.signal}" if outcome.signal else f"exit code {outcome.exit_code}"
-        return {"status": "crash", "message": f"its process ended by {how}"}
+        death = Death(rank, outcome.signal, outcome.exit_code)
+        return {"status": "crash", "message": f"its process ended by {death.manner}"}
     if record.status is Status.CRASH:
         return {"status": "lost", "message": "another rank's process ended meanwhile"}
     return {"status": "hang", "message": "it did not come out and was ended"}
