@@ -116,11 +116,12 @@ def explain_hydra(error: Exception, keys: Iterable[str]) -> ConfigurationError:
         )
     texts = list(_messages(error))
     text = "\n".join(texts)
-    if match := re.search(r"Could not override '([^']+)'", text):
+    missing = re.search(r"[Kk]ey '([^']+)' (?:is )?not in", text)
+    full = re.search(r"full_key: (\S+)", text)
+    if missing and full:  # of the mapping that an override gives, say
+        return unknown_key(full[1], keys)
+    if match := re.search(r"Could not override '([^']+)'", text) or missing:
         return unknown_key(match[1], keys)
-    if match := re.search(r"[Kk]ey '([^']+)' (?:is )?not in", text):
-        full = re.search(r"full_key: (\S+)", text)
-        return unknown_key(full[1] if full else match[1], keys)
     if match := re.search(r"[Vv]alue '(.*?)'.* could not be converted to (\w+)", text):
         return _wrong_type(text, match[1], match[2])
     if match := re.search(r"Value '(.*?)' is not a valid (bool)", text):
@@ -128,21 +129,23 @@ def explain_hydra(error: Exception, keys: Iterable[str]) -> ConfigurationError:
     return ConfigurationError(_sentence(text))
 
 
-def refuse_without_key(key: str, argument: str) -> None:
-    """Refuse an override without a key, and one that would leave out a key that trials need."""
+def refuse_key(key: str, argument: str) -> None:
+    """Refuse an override without a key, or of one that is not the caller's to set or leave out."""
     removed = key.removeprefix("~")
     if key != removed and removed in REQUIRED:
         raise ConfigurationError(f"{argument}: {removed} cannot be left out; write {removed}=VALUE")
+    if removed.lstrip("+") == "hydra.mode" and argument != f"{key}=MULTIRUN":
+        raise ConfigurationError(f"{argument}: spbench always runs a sweep; leave hydra.mode out")
     if argument.startswith("=") or key in ("+", "++", "~"):
         raise ConfigurationError(f"{argument}: has no key; write key=value")
 
 
-def not_understood(error: Exception, arguments: Sequence[str]) -> ConfigurationError:
-    """An override on which Hydra itself failed, which does not say on which."""
+def not_understood(error: Exception, given: Sequence[str]) -> ConfigurationError:
+    """The overrides `given`, on which Hydra itself failed."""
     why = (_sentence(str(error)).partition(" : Override(")[0] or type(error).__name__)[:_MOST_SAID]
-    given = [one for one in arguments if not one.startswith("--")]
+    these = "this override" if len(given) == 1 else "these overrides"
     return ConfigurationError(
-        f"{' '.join(given)}: no configuration follows from these overrides ({why}); "
+        f"{' '.join(given)}: no configuration follows from {these} ({why}); "
         "write key=value, or key=a,b for an axis"
     )
 

@@ -18,11 +18,12 @@ from omegaconf import DictConfig
 from bench.console import Console
 from bench.controller import interruption, sweep, torch_gpus
 from bench.controller.config import CONF, Settings, keys, settings_of, to_configuration
+from bench.controller.culprit import UNFORESEEN, culprits
 from bench.controller.messages import (
     explain_hydra,
     is_hydra_error,
     not_understood,
-    refuse_without_key,
+    refuse_key,
     unknown_option,
 )
 from bench.controller.problem import own_files
@@ -39,8 +40,6 @@ DEFAULT_EXPERIMENT = "quick"
 LauncherOf = Callable[[Callable[[EnvironmentSpec], Any]], AbstractContextManager[sweep.Launcher]]
 """Makes what runs trials from what gives the interpreter of an environment."""
 
-_OF_OVERRIDES = (AttributeError, AssertionError, LookupError, RecursionError, TypeError, ValueError)
-"""What Hydra, OmegaConf and their parser raise for overrides that they did not foresee."""
 _OTHER_MODES = {"--cfg", "-c", "--info", "-i", "--run", "-r", "--multirun", "-m"} | {
     "--hydra-help",
     "--shell-completion",
@@ -199,16 +198,17 @@ def start(arguments: Sequence[str], run: Run) -> None:
         except Exception as error:
             if is_hydra_error(error):
                 raise explain_hydra(error, keys()) from error
-            if not run.planned and isinstance(error, _OF_OVERRIDES):
-                raise not_understood(error, arguments) from error
+            if not run.planned and isinstance(error, UNFORESEEN):
+                given = [one for one in arguments if not one.startswith("-")]
+                raise not_understood(error, culprits(given)) from error
             raise
 
 
 def normalised(argument: str) -> str:
     """An override as people write it, in the words of Hydra's grammar."""
     key, equals, value = argument.partition("=")
-    refuse_without_key(key, argument)
-    if re.fullmatch(r"null|\d+(\.\d+)?|", value) and (CONF / key).is_dir() and key:
+    refuse_key(key, argument)
+    if re.fullmatch(r"null|\d+(\.\d+)?|\[.*\]|", value) and (CONF / key).is_dir() and key:
         raise unknown_option(key, value, [file.stem for file in (CONF / key).glob("*.yaml")])
     if not equals or value.startswith(("'", '"', "[")):
         return argument

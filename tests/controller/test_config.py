@@ -34,6 +34,10 @@ REFUSED = [
     (["seqlen=3"], ["seqlen: unknown key", "did you mean 'seq_len'?"]),
     (["los=local"], ["los: unknown key", "did you mean 'loss'?"]),
     (["+los=local"], ["los: unknown key", "did you mean 'loss'?"]),
+    (["model={a:1}"], ["model.a: unknown key; allowed: name, layers,"]),
+    (["model=[tiny]"], ["model=[tiny]: unknown model; allowed: 160m,"]),
+    (["hydra.mode=RUN"], ["hydra.mode=RUN: spbench always runs a sweep"]),
+    (["hydra.launcher._target_=foo.bar"], ["Invalid plugin 'foo.bar'", "these overrides"]),
     (["layers=3"], ["did you mean 'model.layers'?"]),
     (["model.layer=3"], ["model.layer: unknown key", "did you mean 'model.layers'?"]),
     (["environment.foo=3"], ["environment.foo: unknown key", "allowed: name, torch, deepspeed"]),
@@ -125,6 +129,14 @@ def test_refused(overrides: list[str], fragments: list[str], tmp_path: Path) -> 
         assert fragment in message
     assert hosts.trials == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", ["hydra/help=false", "hydra/launcher=[1,{a:2}]"])
+def test_of_several_overrides_the_wrong_one_is_named(wrong: str, tmp_path: Path) -> None:
+    given = [f"results={tmp_path}", "rounds=2", wrong, "sp=2"]
+    with pytest.raises(ConfigurationError) as caught:
+        run_sweep("experiment=single", *given, hosts=FakeHosts())
+    assert str(caught.value).startswith(f"{wrong}: no configuration follows from this override (")
 
 
 def test_one_impossible_value_among_valid_ones_is_not_refused(tmp_path: Path) -> None:
