@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from hypothesis import strategies as st
 
+from bench.record import BlockScale
 from tests import factories
 
 
@@ -102,11 +103,14 @@ VALUES = st.recursive(
 
 def whole(rank: int, steps: int = 2) -> dict[str, Any]:
     """A result with all parts, each of which a record can hold."""
+    blocks = [BlockScale(name="layers.0", scale=1.0, scale_error=0.1)]
+    gradient = factories.gradient(rank=rank, other=factories.other(), blocks=blocks)
+    memory = {"rank": rank, "peak_bytes": 10, "baseline_bytes": 0}
     count = {"phase": "forward", "collective": "all_reduce", "calls": 1, "bytes": 8}
     return {
         "samples": factories.samples(rank, [0.5] * steps).model_dump(),
-        "memory": {"rank": rank, "peak_bytes": 10, "baseline_bytes": 0},
-        "gradient": factories.gradient(rank=rank).model_dump(),
+        "memory": {**memory, "outside_allocator_bytes": 5, "device_used_bytes": 7},
+        "gradient": gradient.model_dump(),
         "gradient_reason": None,
         "clipping": {"threshold": 0.0},
         "sketch": "sketches/a.npz",
@@ -224,6 +228,26 @@ def lines(rank: int) -> st.SearchStrategy[bytes]:
     )
 
 
+NOTED = st.fixed_dictionaries(
+    {},
+    optional={
+        "observed": st.fixed_dictionaries(
+            {},
+            optional={
+                "variables": st.dictionaries(TEXT, TEXT, max_size=2),
+                "sdpa_kernel": TEXT,
+                "mesh_setup": TEXT,
+                "shared_gpu": st.booleans(),
+            },
+        ),
+        "warnings": st.lists(TEXT, max_size=2),
+        "late_imports": st.lists(TEXT, max_size=2),
+        "device": TEXT,
+    },
+)
+"""What a rank says beside its result, of the types that it should have."""
+
+
 def lives(rank: int) -> st.SearchStrategy[Life]:
     """What rank `rank` does."""
     row = st.dictionaries(TEXT.filter(lambda key: key != "self"), VALUES, max_size=3)
@@ -235,7 +259,7 @@ def lives(rank: int) -> st.SearchStrategy[Life]:
         phase=st.one_of(st.just("backward"), TEXT, VALUES),
         step=st.one_of(st.integers(0, 3), SCALARS),
         rows=st.lists(st.one_of(row, lines(rank)), max_size=2),
-        noted=st.dictionaries(names, VALUES, max_size=2),
+        noted=st.one_of(NOTED, st.dictionaries(names, VALUES, max_size=2)),
         lines=st.one_of(st.just([]), st.just([]), st.lists(lines(rank), max_size=2)),
         reports=st.sampled_from([True, True, True, False]),
         signal=st.one_of(st.none(), st.none(), st.none(), st.integers(1, 64)),
@@ -247,4 +271,4 @@ def lives(rank: int) -> st.SearchStrategy[Life]:
 
 def finishing(rank: int) -> st.SearchStrategy[Life]:
     """What rank `rank` does that comes to its end, with numbers that nobody expects."""
-    return st.builds(Life, returns=extreme(rank))
+    return st.builds(Life, returns=extreme(rank), noted=NOTED)

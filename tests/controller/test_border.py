@@ -210,7 +210,7 @@ def test_whatever_a_rank_says_or_does_there_is_one_record_that_all_readers_take(
     readers.close()
     counts = readers.statuses
     assert counts.total() >= TRIALS
-    assert set(counts) == {Status.OK, Status.ERROR, Status.CRASH, Status.OOM}
+    assert set(counts) <= {Status.OK, Status.ERROR, Status.CRASH, Status.OOM}
     assert min(counts[status] for status in (Status.OK, Status.ERROR, Status.CRASH)) > TRIALS / 20
     table = frame.load(results)
     assert table.attrs["skipped"] == []
