@@ -32,6 +32,10 @@ class Console(rich_console.Console):
             no_color=self.no_color,
         )
 
+    def add(self, drawn: str) -> None:
+        """Write what a console of `like` drew: clean text and styles."""
+        self.file.write(drawn)
+
     @property
     def file(self) -> IO[str]:
         """Where the styled text goes: past the guard, which would escape the styles."""

@@ -68,6 +68,36 @@ def test_a_damaged_line_is_named_once(
         assert [one["skipped"] for one in objects] == [[line]] * len(objects)
 
 
+def test_baseline_names_it(
+    damaged: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, line = damaged
+    file = str(tmp_path / "golden.yaml")
+    for verb in ("write", "check"):
+        assert main(monkeypatch, "baseline", verb, file, str(folder)) == 0
+        assert capsys.readouterr().err == f"spbench: not counted: {folder}/{line}\n"
+
+
+def test_the_baselines_folder_is_named_beside_the_candidates(
+    damaged: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, line = damaged
+    now = tmp_path / "now"
+    path = write(now, ok(loss="all_gather"))
+    path.write_text(path.read_text() + "{\n")
+    assert main(monkeypatch, "compare", str(now), "--baseline-results", str(folder)) == 0
+    assert set(capsys.readouterr().err.splitlines()) == {
+        f"spbench: not counted: {now}/{path.name}, line 2: truncated or not a record",
+        f"spbench: not counted: {folder}/{line}",
+    }
+
+
 def test_predict_names_it(
     damaged: tuple[Path, str],
     monkeypatch: pytest.MonkeyPatch,

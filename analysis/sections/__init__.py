@@ -87,7 +87,7 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
             return page.getvalue()
 
         made, troubles, _ = _made(folder, scenario, rows, draw)
-        console.file.write(made or "")
+        console.add(made or "")
         for line in troubles:
             console.print(line, style="red", highlight=False, soft_wrap=True)
 

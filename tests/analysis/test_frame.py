@@ -208,6 +208,8 @@ def test_damaged_lines_are_named_and_passed_over(tmp_path):
         f"{path.name}, line 4: not a record: trial_id is missing",
         f"{path.name}, line 5: truncated or not a record",
     ]
+    assert samples(tmp_path).attrs["skipped"] == frame.attrs["skipped"]
+    assert samples(tmp_path, frame).attrs["skipped"] == frame.attrs["skipped"]
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,23 @@ def test_a_truncated_record_is_run_again(tmp_path: Path) -> None:
     assert [record["status"] for record in records(tmp_path)] == ["ok"]
 
 
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_sweep_names_damaged_lines_and_runs_their_trials(damaged: int, tmp_path: Path) -> None:
+    overrides = (f"results={tmp_path}", "experiment=single", "sp=2,4", "rounds=1")
+    _, _, output = run_sweep(*overrides)
+    assert "not counted" not in output
+    [path] = tmp_path.glob("records-*")
+    path.write_bytes(path.read_bytes().replace(b'"status"', b'"statsu"', damaged))
+    _, hosts, output = run_sweep(*overrides)
+    first = f"{path.name}, line 1: not a record: status is missing"
+    said = {
+        1: f"not counted: {tmp_path}/{first}; its trial runs again",
+        2: f"not counted: 2 lines of {tmp_path}, the first is {first}; their trials run again",
+    }
+    assert said[damaged] in output
+    assert len(hosts.trials) == damaged
+
+
 def failing(trial: Trial, record: Record) -> Record:
     status = Status.ERROR if trial.configuration.sp == 4 else Status.OK
     return record.model_copy(update={"status": status})
