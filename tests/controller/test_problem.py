@@ -99,7 +99,11 @@ def test_one_log_that_cannot_be_written(sweep: Sweep, folder: Path) -> None:
     assert {raw.content["round"] for raw in read_records(folder)} == {0, 1, 2}
 
 
-@pytest.mark.parametrize("name", [".claims", f"records-{socket.gethostname()}-{os.getpid()}.jsonl"])
+@pytest.mark.parametrize(
+    "name",
+    [".claims", f"records-{socket.gethostname()}-{os.getpid()}.jsonl"],
+    ids=["claims", "records"],
+)
 def test_files_of_the_folder_that_are_in_the_way(sweep: Sweep, folder: Path, name: str) -> None:
     (folder / name).mkdir(parents=True)
     code, said = sweep("rounds=1")
