@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from typing import Any, NoReturn, Optional
 
 from bench.console import Console
 from bench.controller import run as run_module
-from bench.controller import sweep
+from bench.controller.interpreter import Interpreter, InterpreterOf
+from bench.controller.provenance import MachineWatch
 from bench.controller.run import Run, start
 from bench.record import Record
 from bench.record_files import RecordWriter
@@ -46,10 +48,10 @@ class StandIn:
         self.asked: list[float] = []
         self.answered: list[float] = []
 
-    def __call__(self, _interpreter_of: Callable[[EnvironmentSpec], Any]) -> StandIn:
+    def __call__(self, _interpreter_of: InterpreterOf, _watch: MachineWatch) -> StandIn:
         return self
 
-    def __enter__(self) -> sweep.Launcher:
+    def __enter__(self) -> StandIn:
         return self
 
     def __exit__(
@@ -59,6 +61,9 @@ class StandIn:
         traceback: Optional[TracebackType],
     ) -> None:
         pass
+
+    def leave(self, key: str) -> None:
+        """Nothing runs in any environment."""
 
     def run(
         self,
@@ -84,6 +89,12 @@ class StandIn:
         return [asked - answered for answered, asked in pairs]
 
 
+def present(spec: EnvironmentSpec, _report: Callable[[str], None]) -> Interpreter:
+    """An interpreter that is there; nothing is launched in it."""
+    here = Path(sys.executable)
+    return Interpreter(spec=spec, python=here, extensions=here.parent, preload=here)
+
+
 class TimedComposer(run_module.Composer):
     """Notes what composing costs."""
 
@@ -101,7 +112,7 @@ class TimedComposer(run_module.Composer):
 def block(folder: Path, template: Record) -> tuple[list[float], float, float]:
     """Sweep in `folder`: seconds between trials, per trial for composing, and until the first."""
     stand_in = StandIn(template)
-    run = Run(Console(file=io.StringIO()), stand_in, lambda spec, _report: spec)
+    run = Run(Console(file=io.StringIO()), stand_in, present)
     TimedComposer.seconds = 0.0
     began = time.perf_counter()
     start([f"results={folder}", "rounds=2"], run)

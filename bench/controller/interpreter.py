@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,12 @@ class Interpreter:
     """Folder for `TORCH_EXTENSIONS_DIR`, this interpreter's alone; exists."""
     preload: Path
     """JSON file for the names of the modules that a server preloads; need not exist yet."""
+
+
+InterpreterOf = Callable[[EnvironmentSpec], Interpreter]
+"""Gives the interpreter of an environment that is there."""
+Provide = Callable[[EnvironmentSpec, Callable[[str], None]], Interpreter]
+"""Gives the interpreter of an environment, made if need be, and reports what takes long."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ that making one again takes seconds; `uv cache prune` empties that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from bench.controller.config import CONF
 from bench.controller.environments import (
@@ -23,7 +22,7 @@ from bench.controller.environments import (
     remove,
     status,
 )
-from bench.controller.interpreter import EnvironmentProblem, Interpreter
+from bench.controller.interpreter import EnvironmentProblem, Interpreter, Provide
 from bench.controller.uv import Report
 from bench.trial import EnvironmentSpec
 
@@ -35,7 +34,7 @@ def _nothing(_key: str) -> None:
 class Pool:
     """The interpreters of one sweep; at most `keep` of those made on the fly stay on disk."""
 
-    def __init__(self, keep: int, provide: Callable[..., Any], report: Report) -> None:
+    def __init__(self, keep: int, provide: Provide, report: Report) -> None:
         self._keep = keep
         self._provide = provide
         self._report = report
@@ -46,8 +45,7 @@ class Pool:
     def interpreter(self, spec: EnvironmentSpec) -> Interpreter:
         """The interpreter of `spec`, made now if need be; raises `EnvironmentProblem`."""
         if spec.python is not None or key_of(spec) in self._named:
-            made: Interpreter = self._provide(spec, self._report)
-            return made
+            return self._provide(spec, self._report)
         before = status(spec)
         new = before.state == "missing"
         if new or before.on_the_fly:

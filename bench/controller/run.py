@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -29,16 +29,17 @@ from bench.controller.messages import (
 from bench.controller.problem import own_files
 from bench.controller.progress import display
 from bench.controller.sweeper import Composer, Point, plan
-from bench.trial import Configuration, EnvironmentSpec
+from bench.trial import Configuration
 
 if TYPE_CHECKING:
+    from bench.controller.interpreter import InterpreterOf, Provide
     from bench.controller.pool import Pool
     from bench.controller.provenance import MachineWatch
 
 DEFAULT_EXPERIMENT = "quick"
 
-LauncherOf = Callable[[Callable[[EnvironmentSpec], Any]], AbstractContextManager[sweep.Launcher]]
-"""Makes what runs trials from what gives the interpreter of an environment."""
+LauncherOf = Callable[["InterpreterOf", "MachineWatch"], sweep.Launcher]
+"""Makes what runs trials; `bench.controller.hosts.Hosts` is one."""
 
 _OTHER_MODES = {"--cfg", "-c", "--info", "-i", "--run", "-r", "--multirun", "-m"} | {
     "--hydra-help",
@@ -54,16 +55,15 @@ _VERSION_KEYS = ("environment.torch", "environment.deepspeed", "environment.pyth
 class Run:
     """One call of Hydra. Hydra takes it for the task function and calls it for single jobs.
 
-    `launcher_of` makes what runs trials from the interpreters of the environments: a context
-    manager, `bench.controller.hosts.Hosts` unless another is given. `provide` makes the
-    interpreters, `bench.controller.environments.provide` likewise.
+    `launcher_of` is `bench.controller.hosts.Hosts` unless another is given, and `provide`, which
+    makes the interpreters, `bench.controller.environments.provide`.
     """
 
     def __init__(
         self,
         console: Console,
         launcher_of: Optional[LauncherOf] = None,
-        provide: Optional[Callable[..., Any]] = None,
+        provide: Optional[Provide] = None,
     ) -> None:
         self._console = console
         self._launcher_of = launcher_of
@@ -137,18 +137,15 @@ class Run:
                 pool.leave = launcher.leave
             self.summary = sweep.run(schedule, launcher, shown, watch)
 
-    def _interpreters(
-        self, schedule: sweep.Schedule
-    ) -> tuple[Callable[[EnvironmentSpec], Any], Optional[Pool]]:
+    def _interpreters(self, schedule: sweep.Schedule) -> tuple[InterpreterOf, Optional[Pool]]:
         """The interpreters of all environments that are needed, before the first trial.
 
         With `env.keep` they come from a pool, which makes each when it is first asked for. Raises
         `EnvironmentProblem`, also where torch cannot use the GPUs that its trials need.
         """
-        if self._provide is None:
-            from bench.controller.environments import provide
-        else:
-            provide = self._provide
+        from bench.controller import environments
+
+        provide = self._provide or environments.provide
         if schedule.settings.keep is not None:
             from bench.controller.pool import Pool
 
@@ -162,11 +159,9 @@ class Run:
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _launcher(
-        self, interpreter_of: Callable[[EnvironmentSpec], Any], watch: MachineWatch
-    ) -> Any:
+    def _launcher(self, interpreter_of: InterpreterOf, watch: MachineWatch) -> sweep.Launcher:
         if self._launcher_of is not None:
-            return self._launcher_of(interpreter_of)
+            return self._launcher_of(interpreter_of, watch)
         from bench.controller.hosts import Hosts
 
         return Hosts(interpreter_of, watch)

@@ -33,7 +33,21 @@ WAIT_S = 0.2
 
 
 class Launcher(Protocol):
-    """What a sweep needs of `bench.controller.hosts.Hosts`."""
+    """What a sweep needs of `bench.controller.hosts.Hosts`: a context manager that runs trials."""
+
+    def __enter__(self) -> Launcher: ...
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+        /,
+    ) -> None: ...
+
+    def leave(self, key: str) -> None:
+        """End whatever runs in the environment of `key`, which is to be removed."""
+        ...
 
     def run(self, trial: Trial, folder: Path, note: Callable[[str], None]) -> Record:
         """Run `trial`; whatever happens, there is a record. `note` is told where it stands."""

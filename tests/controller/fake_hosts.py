@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from bench.console import Console
 from bench.controller.run import Run, start
 from bench.record import Record, Status
 from bench.trial import Trial
@@ -31,7 +30,7 @@ class FakeHosts:
     def __enter__(self) -> FakeHosts:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.closed += 1
 
     def leave(self, key: str) -> None:
