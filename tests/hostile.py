@@ -211,6 +211,11 @@ def whole_report(rank: int) -> dict[str, Any]:
     return {"rank": rank, "outcome": "finished", "result": whole(rank), "error": error, **seen}
 
 
+def detailed(rank: int, value: Any) -> dict[str, Any]:
+    """That of a rank that finished with `value` among its details."""
+    return {**whole_report(rank), "result": {"details": {"a": value}}}
+
+
 def whole_failure(rank: int) -> dict[str, Any]:
     """That of a rank that raised."""
     return {**whole_report(rank), "outcome": "raised", "faults": ["one"]}
@@ -272,3 +277,10 @@ def lives(rank: int) -> st.SearchStrategy[Life]:
 def finishing(rank: int) -> st.SearchStrategy[Life]:
     """What rank `rank` does that comes to its end, with numbers that nobody expects."""
     return st.builds(Life, returns=extreme(rank), noted=NOTED)
+
+
+def telling(rank: int) -> st.SearchStrategy[Life]:
+    """What rank `rank` does that comes to its end, and writes its report by itself."""
+    details = st.one_of(VALUES, SCALARS, st.builds(deep))
+    told = details.map(lambda value: [_encoded(detailed(rank, value))])
+    return st.builds(Life, lines=told, reports=st.just(False))

@@ -33,10 +33,11 @@ from bench.worker.children import Child, Children
 from bench.worker.rank import HEARTBEAT, Rank, Request
 from bench.worker.server import Running, Server
 from tests.factories import configuration, environment
-from tests.hostile import Life, finishing, lives
+from tests.hostile import Life, finishing, lives, telling
 
 WORLD = 2
 TRIALS = 2_000 // WORLD
+KINDS = (lives, lives, finishing, telling)
 CONFIGURATION = configuration(world=WORLD, sp=WORLD, options={}, gradient_check="off")
 
 
@@ -200,7 +201,7 @@ def test_whatever_a_rank_says_or_does_there_is_one_record_that_all_readers_take(
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.one_of(st.tuples(*map(one, range(WORLD))) for one in (lives, lives, finishing)))
+    @given(st.one_of(st.tuples(*map(one, range(WORLD))) for one in KINDS))
     def anything(lived: tuple[Life, ...]) -> None:
         trials.lives = lived
         trial = Trial(configuration=CONFIGURATION, round=next(rounds))
