@@ -8,7 +8,7 @@ be missing. Needs `orjson`, which the environments that we measure lack.
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, List, Optional
 
 import orjson
 
@@ -281,19 +281,22 @@ def _surely_times(samples: List[Any]) -> bool:
 
     Most of a record is times, and `_check_samples` takes longer than all else together.
     """
-    lengths: Set[int] = set()
+    measured: List[List[float]] = []
+    warmup: List[List[float]] = []
     try:
         for one in samples:
-            lists = [one["step_s"], *one["phases_s"].values(), one["warmup_s"]]
-            if type(one["rank"]) is not int or set(map(type, lists)) != {list}:
+            if type(one["rank"]) is not int:
                 return False
-            lengths.update(map(len, lists[:-1]))
-            # what is no number cannot be compared with one
-            if not min(chain.from_iterable(lists), default=1.0) > _SHORTEST_S:
-                return False
+            measured.append(one["step_s"])
+            measured.extend(one["phases_s"].values())
+            warmup.append(one["warmup_s"])
+        if not {*map(type, measured), *map(type, warmup)} <= {list}:
+            return False
+        # what is no number cannot be compared with one
+        times = chain.from_iterable(measured + warmup)
+        return _equally_many(measured) and min(times, default=1.0) > _SHORTEST_S
     except (AttributeError, KeyError, TypeError):
         return False
-    return len(lengths) <= 1
 
 
 def _equally_many(lists: List[List[float]]) -> bool:
