@@ -15,6 +15,7 @@ from typing import Any, Optional, Union
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from bench.controller.messages import ConfigurationError, explain_pydantic, hint
@@ -168,10 +169,7 @@ def to_configuration(
     run it). `chosen` is the environment as its file has it, before single fields were
     overridden. Raises `ConfigurationError`.
     """
-    if absent := sorted(OmegaConf.missing_keys(cfg)):
-        raise ConfigurationError(f"{absent[0]}: has no value; give one with {absent[0]}=VALUE")
-    values = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(values, dict)
+    values = _resolved(cfg)
     _require_known(values["options"], values["scenario"], values["scenario_options"])
     for key in (*SWEEP_KEYS, "hydra", "oversubscribe"):
         values.pop(key, None)
@@ -185,6 +183,17 @@ def to_configuration(
         return Configuration.model_validate(values)
     except ValidationError as error:
         raise explain_pydantic(error, keys()) from error
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The values of `cfg`; refuses a key that has none."""
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        absent = min(OmegaConf.missing_keys(cfg))  # slow
+        raise ConfigurationError(f"{absent}: has no value; give one with {absent}=VALUE") from error
+    assert isinstance(values, dict)
+    return values  # type: ignore[return-value]
 
 
 def _require_sections(options: Any) -> None:
