@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.controller import deaths
+from bench.plain import Unwritable, plain, shown
 from bench.record import RankError
 
 TYPE, PHASE = "UnusableReport", "report"
@@ -22,6 +24,19 @@ class Fault(NamedTuple):
     def error(self) -> RankError:
         """The fault among the errors of a record."""
         return RankError(rank=self.rank, type=TYPE, message=self.text, traceback="", phase=PHASE)
+
+
+def mapping_in(line: str | bytes) -> dict[str, Any]:
+    """The mapping that a rank wrote as JSON; ValueError that says why it is none."""
+    try:
+        found = plain(json.loads(line))
+    except Unwritable as error:
+        raise ValueError(f"cannot be recorded: {error}") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"is no JSON: {shown(line)}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"is no mapping: {shown(found)}")
+    return found
 
 
 def reason(faults: Sequence[Fault]) -> str:

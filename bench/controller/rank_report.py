@@ -6,15 +6,14 @@ kept; of the rest there is a fault, which makes the trial an error.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Optional
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from bench import record_check
-from bench.controller.faults import Fault
-from bench.plain import Unwritable, plain, shown
+from bench.controller.faults import Fault, mapping_in
+from bench.plain import shown
 from bench.record import (
     Clipping,
     CollectiveCount,
@@ -102,13 +101,9 @@ def read(rank: int, text: str) -> tuple[Optional[RankReport], list[Fault]]:
 def _message(rank: int, text: str) -> dict[str, Any]:
     """The report in `text`; ValueError that says why there is none."""
     try:
-        message = plain(json.loads(text))
-    except Unwritable as error:
-        raise ValueError(f"it reported what no record can hold: {error}") from None
-    except (ValueError, RecursionError):
-        raise ValueError(f"it reported a line that is no JSON: {shown(text)}") from None
-    if not isinstance(message, dict):
-        raise ValueError(f"it reported a line that is no mapping: {shown(message)}")
+        message = mapping_in(text)
+    except ValueError as error:
+        raise ValueError(f"it reported a line that {error}") from None
     named, outcome = message.get("rank"), message.get("outcome")
     if named != rank or isinstance(named, bool):
         raise ValueError(f"it reported as rank {shown(named)}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.controller.faults import Fault
-from bench.plain import Unwritable, plain, shown
+from bench.controller.faults import Fault, mapping_in
+from bench.plain import shown
 from bench.record_files import rows_file
 from bench.rows import read_rows
 
@@ -42,14 +41,7 @@ def read(scratch: Path, rank: int) -> Noted:
 
 def _row(line: bytes, rank: int) -> dict[str, Any]:
     """One row; ValueError that says why it is none."""
-    try:
-        row = plain(json.loads(line))
-    except Unwritable as error:
-        raise ValueError(f"cannot be recorded: {error}") from None
-    except (ValueError, RecursionError):
-        raise ValueError(f"is no JSON: {shown(line)}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"is no mapping: {shown(row)}")
+    row = mapping_in(line)
     if row.get("rank") != rank or isinstance(row["rank"], bool):
         raise ValueError(f"is not of this rank: {shown(row)}")
     return row

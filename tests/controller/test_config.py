@@ -38,6 +38,7 @@ REFUSED = [
     (["model=[tiny]"], ["model=[tiny]: unknown model; allowed: 160m,"]),
     (["hydra.mode=RUN"], ["hydra.mode=RUN: spbench always runs a sweep"]),
     (["hydra.launcher._target_=foo.bar"], ["Invalid plugin 'foo.bar'", "these overrides"]),
+    (["model.layers=???"], ["model.layers: has no value; give one with model.layers=VALUE"]),
     (["layers=3"], ["did you mean 'model.layers'?"]),
     (["model.layer=3"], ["model.layer: unknown key", "did you mean 'model.layers'?"]),
     (["environment.foo=3"], ["environment.foo: unknown key", "allowed: name, torch, deepspeed"]),

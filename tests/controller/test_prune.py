@@ -14,9 +14,9 @@ from bench.controller import build, environments, prune
 from bench.trial import EnvironmentSpec
 
 HOLDER = """
-import filelock, sys
-lock = filelock.FileLock(sys.argv[1])
-lock.acquire()
+import fcntl, os, sys
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(file, fcntl.LOCK_EX)
 print("held", flush=True)
 sys.stdin.read()
 """

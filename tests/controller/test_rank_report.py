@@ -99,7 +99,7 @@ def test_a_part_that_no_record_can_hold_is_named_and_the_others_are_kept(
         (line(outcome="done"), "it reported the outcome 'done'"),
         (line(outcome=[]), "it reported the outcome []"),
         ('{"rank": 1}', "it reported the outcome None"),
-        (line(result={"n": 2**64}), "it reported what no record can hold: result.n: a whole num"),
+        (line(result={"n": 2**64}), "it reported a line that cannot be recorded: result.n: a who"),
     ],
 )
 def test_a_line_that_is_no_report_is_named(text: str, why: str) -> None:
