@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
-import secrets
 import select
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from bench.controller import scratch_folder
 from bench.controller.code import DISK
 from bench.controller.interpreter import Interpreter, users_pythonpath
 from bench.controller.vital_signs import LOOK_S, VitalSigns
@@ -28,8 +25,6 @@ from bench.whole_file import whole_file
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 300.0
 """Importing torch and DeepSpeed takes 5 s on a warm disk and minutes on a cold network one."""
-_SCRATCH_PREFIX = "spbench-"
-_scratch_folders: set[Path] = set()
 _OVERRULING = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
 """Variables, set in images of NGC, by which float32 products are TF32 whatever `matmul` says."""
 
@@ -55,13 +50,13 @@ class ServerProcess:
         self._lost: str | None = None
         self._while = " while it started"
         self._known = _read_names(interpreter.preload)
-        self.scratch = _make_scratch()
+        self.scratch = scratch_folder.make()
         self._fingerprints: dict[str, dict[str, Any]] = {}
         before = DISK.stamps()
         try:
             self._process = self._start(device, shm, log)
         except BaseException:
-            _remove_scratch(self.scratch)
+            scratch_folder.remove(self.scratch)
             raise
         self._signs = VitalSigns(self._process)
         try:
@@ -240,7 +235,7 @@ class ServerProcess:
         self._end()
         for fd in (self._commands, self._answers):
             os.close(fd)
-        _remove_scratch(self.scratch)
+        scratch_folder.remove(self.scratch)
 
     def _end(self) -> None:
         # of one that was reaped the number may be another's by now
@@ -293,31 +288,6 @@ def _ignored() -> list[str]:
     """What `_environment` left out of the user's variables, for the record."""
     found = {name: os.environ[name] for name in _OVERRULING if name in os.environ}
     return [f"spbench: ignored {name}={value}" for name, value in found.items()]
-
-
-def _make_scratch() -> Path:
-    """A folder of this process; those of dead processes are removed on the way."""
-    base = Path(tempfile.gettempdir())
-    for stale in base.glob(f"{_SCRATCH_PREFIX}*-*"):
-        owner = stale.name.removeprefix(_SCRATCH_PREFIX).split("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(stale, ignore_errors=True)
-    scratch = base / f"{_SCRATCH_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
-    _scratch_folders.add(scratch)  # first: Ctrl-C may come at any moment
-    scratch.mkdir(mode=0o700)
-    return scratch
-
-
-def _remove_scratch(scratch: Path) -> None:
-    shutil.rmtree(scratch, ignore_errors=True)
-    _scratch_folders.discard(scratch)
-
-
-@atexit.register
-def _remove_forgotten() -> None:
-    """Remove the folders of servers that an interruption let nobody close."""
-    for scratch in list(_scratch_folders):
-        _remove_scratch(scratch)
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -15,6 +15,12 @@ REFERENCE_KEY = "9ce3cec5400dc7b9"
 """Of the same configuration's reference."""
 
 
+def model(heads, kv_heads):
+    return ModelSpec(
+        name="m", layers=1, hidden=2 * heads, heads=heads, kv_heads=kv_heads, ffn=8, vocab=8
+    )
+
+
 def test_hash_does_not_move():
     assert factories.configuration().hash == GOLDEN
 
@@ -132,9 +138,7 @@ def test_reference_depends_on_sp_only_where_the_mask_does():
         pytest.param(
             {
                 "sp": 4,
-                "model": ModelSpec(
-                    name="m", layers=1, hidden=48, heads=24, kv_heads=6, ffn=8, vocab=8
-                ),
+                "model": model(heads=24, kv_heads=6),
             },
             ["model.kv_heads=6 is neither a multiple nor a divisor of sp=4"],
             id="kv-heads",
@@ -142,9 +146,7 @@ def test_reference_depends_on_sp_only_where_the_mask_does():
         pytest.param(
             {
                 "sp": 4,
-                "model": ModelSpec(
-                    name="m", layers=1, hidden=24, heads=12, kv_heads=3, ffn=8, vocab=8
-                ),
+                "model": model(heads=12, kv_heads=3),
             },
             ["model.kv_heads=3 is neither a multiple nor a divisor of sp=4"],
             id="fewer-kv-heads",
