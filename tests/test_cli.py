@@ -54,6 +54,7 @@ def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     ("arguments", "fragment"),
     [
         (("sweep", "seqlen=3"), "seqlen: unknown key; did you mean 'seq_len'?"),
+        (("sweep", "-+zero=1"), "unrecognized arguments: -+zero=1"),
         (("sweep", "hydra.sweeper.params=2"), "hydra.sweeper.params=2: must be a mapping"),
         (("sweep", "~model=1,2,3"), "model cannot be left out; write model=VALUE"),
         (("sweep", "~zero"), "zero cannot be left out; write zero=VALUE"),

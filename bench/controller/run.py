@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -20,6 +21,7 @@ from bench.controller import interruption, sweep, torch_gpus
 from bench.controller.config import CONF, Settings, keys, settings_of, to_configuration
 from bench.controller.culprit import UNFORESEEN, culprits
 from bench.controller.messages import (
+    ConfigurationError,
     explain_hydra,
     is_hydra_error,
     not_understood,
@@ -186,6 +188,7 @@ def start(arguments: Sequence[str], run: Run) -> None:
         arguments.insert(index, f"environment={AD_HOC_BASE}")
     if not any(argument.partition("=")[0] in _OTHER_MODES for argument in arguments):
         arguments.insert(0, "--multirun")
+    _refuse_unknown_flags(arguments)
     task = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)
     with _hydra_process(arguments):
         try:
@@ -197,6 +200,19 @@ def start(arguments: Sequence[str], run: Run) -> None:
                 given = [one for one in arguments if not one.startswith("-")]
                 raise not_understood(error, culprits(given)) from error
             raise
+
+
+def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
+    """Raise `ConfigurationError` for what Hydra's own parser would answer with its usage."""
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigurationError(
+            f"{message}; allowed: key=value, and the flags of `spbench sweep --hydra-help`"
+        )
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(list(arguments))
 
 
 def normalised(argument: str) -> str:

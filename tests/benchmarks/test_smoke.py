@@ -30,6 +30,7 @@ SMOKE = {
     "controller": ["1", "--records", "60"],
     "coverage": ["3"],
     "faults": ["3", "--seed", "1"],
+    "fuzz": ["--overrides", "100", "--records", "20"],
     "independence": [],
     "instrumentation": ["--rounds", "2", "--steps", "1"],
     "launch_overhead": ["--torchruns", "1", "--warm", "1"],
@@ -95,6 +96,14 @@ def test_coverage(tmp_path: Path) -> None:
     assert targets[:-5] == [*(name for name in judged for _ in range(2)), *sides]
     assert all(name.startswith("points as one, ") for name in targets[-5:])
     assert sum("correlated noise of" in line for line in lines) == 2
+
+
+def test_fuzz(tmp_path: Path) -> None:
+    lines, targets = run("fuzz", tmp_path)
+    assert lines[0].startswith("100 lists of overrides, ")
+    assert any(line.startswith("20 records files, ") for line in lines)
+    found = [line for line in lines if line.endswith(": missed") and "slowest" not in line]
+    assert len(targets) == 2 * 5 and not found, "\n".join(lines)
 
 
 def test_independence(tmp_path: Path) -> None:
