@@ -20,6 +20,7 @@ def run(rank, store):
     functional.broadcast(x, source, group=groups[rank // 2]).sum().backward()
     right = [2.0, 2.0] if rank == source else [0.0, 0.0]
     print(f"rank {rank}: gradient {x.grad.tolist()}, right is {right}")
+    dist.barrier()  # nobody leaves while another may still be connecting
 
 
 if __name__ == "__main__":
