@@ -46,4 +46,5 @@ else
     "$root/spbench" env sync torch-2.2 torch-2.13
 fi
 echo "== pytest"
-exec "$python" -m pytest ${arguments[@]+"${arguments[@]}"}
+# Two at once, a file as a whole: most of a trial is one process that starts and waits.
+exec "$python" -m pytest -n 2 --dist loadfile ${arguments[@]+"${arguments[@]}"}
