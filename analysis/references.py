@@ -13,6 +13,13 @@ MEANING = {
 }
 
 
+READ = [
+    *("reference", "gradient_verdict", "gradient_scale_label", "gradient_other"),
+    *("gradient_other_scale_label", "gradient_other_residual", "gradient_other_relative_error"),
+]
+"""The columns of a trial that `beside` reads."""
+
+
 def beside(trial: Any) -> str:
     """`token_mean: 2.9 % off`, `token_mean: ×2 and 2.9 % off`, of a row of `load`'s frame.
 
@@ -46,7 +53,7 @@ def _off(trial: Any) -> str:
 
 def legend(frame: pd.DataFrame) -> list[str]:
     """What such words mean, where `beside` has any for `frame`."""
-    told = frame[[bool(beside(trial)) for trial in frame.itertuples()]]
+    told = frame[[bool(beside(trial)) for trial in frame[READ].itertuples(index=False)]]
     return [
         f"{OTHER[name]}: the same gradient beside that of {MEANING[OTHER[name]]}; verdicts are by "
         f"{name}, {MEANING[name]}"
@@ -71,4 +78,4 @@ def alike(frame: pd.DataFrame) -> list[str]:
 
 def words(frame: pd.DataFrame) -> str:
     """`beside` of all trials of `frame`, each once."""
-    return "; ".join(dict.fromkeys(filter(None, map(beside, frame.itertuples()))))
+    return "; ".join(dict.fromkeys(filter(None, map(beside, frame[READ].itertuples(index=False)))))

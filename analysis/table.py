@@ -175,7 +175,8 @@ def _row(config_hash: Any, trials: pd.DataFrame, axes: list[str]) -> dict[str, A
 
 def _gradients(trials: pd.DataFrame) -> Iterator[str]:
     """`match ×1 (token_mean: 3 % off)`, `scaled ×2`, `not compared` for each trial that has one."""
-    for one in trials.itertuples():
+    asked = ("status", "gradient_mode", "gradient_reason", "sketch", "first_loss_agrees")
+    for one in trials[[*references.READ, *asked]].itertuples(index=False):
         if isinstance(one.gradient_verdict, str):
             said = f"{one.gradient_verdict} {one.gradient_scale_label}"
             other = references.beside(one)
