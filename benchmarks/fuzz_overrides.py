@@ -176,6 +176,36 @@ TEXTS = (
 )
 
 
+NEARLY = (
+    "attention=glob(*)",
+    "comm=glob(*)",
+    "deepspeed.gradient_clipping=1",
+    "deepspeed.zero_optimization={stage: 1}",
+    "dtype=bfloat16,float32",
+    "environment=glob(*)",
+    "gradient_check=off,proxy,sketch",
+    "limits.timeout_s=0.5",
+    "loss=glob(*)",
+    "mask=none,prompt",
+    "micro_batch=7",
+    "model.heads=3",
+    "model.hidden=96",
+    "model.vocab=2",
+    "precision=0.01",
+    "precision=1%",
+    "seed=range(0,50)",
+    "seq_len=63",
+    "seq_len=range(64,257,64)",
+    "sp=3",
+    "sp=4",
+    "steps=0",
+    "warmup_steps=0",
+    "world=1",
+    "zero=choice(0,1,2,3)",
+)
+"""Overrides that make a plan, or that only the whole configuration can refuse."""
+
+
 class Drawn:
     """Draws override lists from a seed."""
 
@@ -183,11 +213,13 @@ class Drawn:
         self._draw = random.Random(seed)
 
     def overrides(self) -> list[str]:
-        """Some overrides, mostly of one configuration, one of them at least wrong or odd."""
+        """Some overrides, mostly of one configuration; of two thirds, some are wrong or odd."""
         draw = self._draw
         base = ["experiment=single"] if draw.random() < 0.9 else []
         plain = [self._good() for _ in range(draw.choice((0, 0, 1, 2)))]
-        odd = [self._odd() for _ in range(draw.choice((1, 1, 1, 2, 3)))]
+        odd = [self._odd() for _ in range(draw.choice((0, 1, 1, 1, 2, 3)))]
+        if draw.random() < 0.3 or not odd:
+            plain.append(draw.choice(NEARLY))
         every = [*base, *plain, *odd]
         draw.shuffle(every)
         return every

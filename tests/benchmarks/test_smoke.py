@@ -30,7 +30,7 @@ SMOKE = {
     "controller": ["1", "--records", "60"],
     "coverage": ["3"],
     "faults": ["3", "--seed", "1"],
-    "fuzz": ["--overrides", "100", "--records", "20"],
+    "fuzz": ["--overrides", "40", "--records", "10"],
     "independence": [],
     "instrumentation": ["--rounds", "2", "--steps", "1"],
     "launch_overhead": ["--torchruns", "1", "--warm", "1"],
@@ -100,8 +100,8 @@ def test_coverage(tmp_path: Path) -> None:
 
 def test_fuzz(tmp_path: Path) -> None:
     lines, targets = run("fuzz", tmp_path)
-    assert lines[0].startswith("100 lists of overrides, ")
-    assert any(line.startswith("20 records files, ") for line in lines)
+    assert lines[0].startswith("40 lists of overrides, ")
+    assert any(line.startswith("10 records files, ") for line in lines)
     found = [line for line in lines if line.endswith(": missed") and "slowest" not in line]
     assert len(targets) == 2 * 5 and not found, "\n".join(lines)
 
