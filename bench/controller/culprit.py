@@ -10,7 +10,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench.controller.config import CONF
 
-UNFORESEEN = (AttributeError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+UNFORESEEN = (
+    *(ArithmeticError, AttributeError, AssertionError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
 """What Hydra, OmegaConf and their parser raise for overrides that they did not foresee."""
 MOST_TRIED = 10
 """Each takes up to a fifth of a second."""

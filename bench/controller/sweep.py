@@ -32,10 +32,8 @@ WAIT_S = 0.2
 """Between looks at a trial that another sweep is running."""
 
 
-class Launcher(Protocol):
-    """What a sweep needs of `bench.controller.hosts.Hosts`: a context manager that runs trials."""
-
-    def __enter__(self) -> Launcher: ...
+class Left(Protocol):
+    """The end of a context manager."""
 
     def __exit__(
         self,
@@ -44,6 +42,12 @@ class Launcher(Protocol):
         traceback: Optional[TracebackType],
         /,
     ) -> None: ...
+
+
+class Launcher(Left, Protocol):
+    """What a sweep needs of `bench.controller.hosts.Hosts`: a context manager that runs trials."""
+
+    def __enter__(self) -> Launcher: ...
 
     def leave(self, key: str) -> None:
         """End whatever runs in the environment of `key`, which is to be removed."""
@@ -66,17 +70,10 @@ class Watch(Protocol):
         ...
 
 
-class Display(Protocol):
+class Display(Left, Protocol):
     """Shows a sweep to a person: see `bench.controller.progress`."""
 
     def __enter__(self) -> Display: ...
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None: ...
 
     def begin(self, trial: Trial) -> None:
         """`trial` starts now."""

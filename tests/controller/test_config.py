@@ -70,6 +70,7 @@ REFUSED = [
     (["seq_len=0"], ["seq_len=0: must be greater than 0"]),
     (["warmup_steps=0"], ["warmup_steps=0: must be at least 1"]),
     (["limits.timeout_s=0"], ["limits.timeout_s=0.0: must be greater than 0"]),
+    ([f"limits.timeout_s={10**400}"], ["limits.timeout_s=1000", "int too large"]),
     (["memory_limit=0"], ["memory_limit=0: must be greater than 0"]),
     (["memory_limit=1Gi"], ["memory_limit=1Gi: not a size", "1GiB"]),
     (["memory_limit=1KiB"], ["memory_limit=1024 is below", "weights of model=tiny", "raise it"]),
