@@ -12,6 +12,7 @@ from analysis.evidence import gather
 from analysis.frame import AnalysisError, load
 from analysis.sketch_files import of_sides
 from bench.record_files import RecordsError, within
+from tests.analysis import test_breakdown
 from tests.analysis.sides import frame_of
 from tests.factories import failed, ok, write
 from tests.sketching import save
@@ -42,7 +43,7 @@ def test_a_name_in_the_folder_is_its_file(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_no_verb_opens_or_names_it(folder: Path, name: str) -> None:
-    profiled = ok(scenario="profile", details={"trace": name})
+    profiled = ok(scenario="profile", world=2, details=test_breakdown.details(trace=name))
     write(folder, profiled, failed(log=name, loss="local"))
     frame = load(folder)
     [failure] = gather(folder, frame).failures
