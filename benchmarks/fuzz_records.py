@@ -156,7 +156,7 @@ class Damage:
             return
         kind = draw.random()
         if kind < 0.6:
-            place[key] = draw.choice(WRONG)
+            place[key] = copy.deepcopy(draw.choice(WRONG))
         elif kind < 0.75:
             del place[key]
         elif kind < 0.85 and isinstance(place, dict):
