@@ -81,7 +81,7 @@ def run_inside() -> Callable[..., Any]:
             env={**os.environ, **usual, **variables},
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr
