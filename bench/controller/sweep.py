@@ -7,10 +7,10 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 from typing import Optional, Protocol
 
 from bench.controller.config import Settings
@@ -32,22 +32,8 @@ WAIT_S = 0.2
 """Between looks at a trial that another sweep is running."""
 
 
-class Left(Protocol):
-    """The end of a context manager."""
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-        /,
-    ) -> None: ...
-
-
-class Launcher(Left, Protocol):
+class Launcher(AbstractContextManager["Launcher"], Protocol):
     """What a sweep needs of `bench.controller.hosts.Hosts`: a context manager that runs trials."""
-
-    def __enter__(self) -> Launcher: ...
 
     def leave(self, key: str) -> None:
         """End whatever runs in the environment of `key`, which is to be removed."""
@@ -70,10 +56,8 @@ class Watch(Protocol):
         ...
 
 
-class Display(Left, Protocol):
+class Display(AbstractContextManager["Display"], Protocol):
     """Shows a sweep to a person: see `bench.controller.progress`."""
-
-    def __enter__(self) -> Display: ...
 
     def begin(self, trial: Trial) -> None:
         """`trial` starts now."""
