@@ -111,9 +111,15 @@ def axes_of(frame: pd.DataFrame) -> list[str]:
     return [loss, split, *options, *plain, mask]
 
 
+_READ = [
+    *("status", "failure", "gradient_mode", "gradient_reason", "gradient_verdict"),
+    *("gradient_scale", "gradient_scale_label", "gradient_ranks_agree"),
+]
+
+
 def cell_of(trials: pd.DataFrame) -> Cell:
     """What all rounds of one case say together."""
-    found = [_outcome(trial) for trial in trials.itertuples()]
+    found = [_outcome(trial) for trial in trials[_READ].itertuples(index=False)]
     details = "; ".join(dict.fromkeys(cell.detail for cell in found if cell.detail))
     counts = Counter(cell.text for cell in found)
     if len(counts) == 1:

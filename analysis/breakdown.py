@@ -80,7 +80,7 @@ def profiles(folder: Path | str, frame: pd.DataFrame | None = None) -> Profiles:
     Raises AnalysisError when the folder is missing or holds no record.
     """
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in PARTS}
-    for record in profiled(folder, frame):
+    for _, record in profiled(folder, load(folder) if frame is None else frame):
         mark, details = {"trial_id": record["trial_id"]}, record["details"]
         rows["breakdown"] += [{**mark, **row} for row in _categories(details["breakdown"])]
         for name in ("collectives", "ulysses", "overlap"):
@@ -90,12 +90,11 @@ def profiles(folder: Path | str, frame: pd.DataFrame | None = None) -> Profiles:
     )
 
 
-def profiled(folder: Path | str, frame: pd.DataFrame | None = None) -> Iterator[Content]:
-    """The records that have a profile, without those whose details do not fit."""
-    frame = load(folder) if frame is None else frame
-    for _, record in rows_with_details(folder, frame, "profile"):
+def profiled(folder: Path | str, frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Content]]:
+    """Rows and records that have a profile, without those whose details do not fit."""
+    for row, record in rows_with_details(folder, frame, "profile"):
         if record["details"].get("breakdown"):
-            yield record
+            yield row, record
 
 
 def one(folder: Path, wanted: str | None = None, frame: pd.DataFrame | None = None) -> Content:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import Content
-from analysis.frame import placed_records
+from analysis.frame import placed_records, rows_with_records
 from bench.record import Status
 from bench.shapes import (
     FLAG,
@@ -184,9 +184,9 @@ def rows_with_details(
     folder: Path | str, frame: pd.DataFrame, scenario: str
 ) -> Iterator[tuple[dict[str, Any], Content]]:
     """`analysis.frame.rows_with_records` of a scenario; details that do not fit are left out."""
-    for one in placed_records(folder, frame[frame.scenario == scenario]):
-        if misfit(one.record) is None:
-            yield one.row, one.record
+    for row, record in rows_with_records(folder, frame[frame.scenario == scenario]):
+        if misfit(record) is None:
+            yield row, record
 
 
 def fitting(folder: Path | str, frame: pd.DataFrame) -> Fitting:

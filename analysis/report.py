@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pandas as pd
 from nbconvert import HTMLExporter
@@ -25,11 +25,9 @@ from analysis.frame import load
 from analysis.headline import Line, headline, report_command
 from analysis.identities import RESULT
 from analysis.output import output_file
-from analysis.parts import part, places_named
+from analysis.parts import Result, part, places_named
 from analysis.table import clipped, closing_line, marks, readable, variant_notes
 from bench.printable import printable
-
-Result = TypeVar("Result")
 
 HERE = Path(__file__).resolve().parent
 FILE_NAME = "report.html"

@@ -20,13 +20,13 @@ import io
 import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analysis.audit import is_audit
 from analysis.details import fitting
-from analysis.parts import part
+from analysis.parts import Result, part
 from bench.console import Console
 
 GENERAL = ("upgrade_or_workaround", "gradient_error", "scaling")
@@ -47,9 +47,6 @@ def found(frame: pd.DataFrame) -> dict[str, Any]:
         for name, module in modules.items()
         if importlib.util.find_spec(module) is not None
     }
-
-
-Result = TypeVar("Result")
 
 
 class Made(NamedTuple):

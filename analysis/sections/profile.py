@@ -12,7 +12,6 @@ from rich.text import Text
 
 from analysis.breakdown import profiled, shares
 from analysis.breakdown_table import GAP, disagreements, hidden_part, hidden_share
-from analysis.details import rows_with_details
 from analysis.identities import RESULT
 from analysis.table import VARIANT, closing_line, in_order, row_axes, variant_notes
 from analysis.wording import span
@@ -44,11 +43,7 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
     # with sp, dp says nothing new
     samples = [name for name in ("hostname", "round") if frame[name].nunique() > 1]
     axes = [name for name in row_axes(frame) if name != "dp"] + samples
-    found = [
-        (row, record["details"])
-        for row, record in rows_with_details(folder, frame, "profile")
-        if record["details"].get("breakdown")
-    ]
+    found = [(row, record["details"]) for row, record in profiled(folder, frame)]
     details = {_place(row): content for row, content in found}
     parts = {place: shares(content) for place, content in details.items()}
     keys = {name: _width(name, frame) for name in axes}
@@ -93,7 +88,7 @@ def show(folder: Path, frame: pd.DataFrame, console: Console) -> None:
 
 def sentences(folder: Path, frame: pd.DataFrame) -> list[str]:
     """What takes most of a step, whether bytes are theory's, and what is hidden."""
-    details = [one["details"] for one in profiled(folder, frame)]
+    details = [record["details"] for _, record in profiled(folder, frame)]
     parts = [shares(one) for one in details]
     if not parts:
         return ["No trial was profiled to its end."]
