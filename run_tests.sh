@@ -2,6 +2,7 @@
 # All checks and tests; sets itself up. Arguments go to pytest.
 #
 #   ./run_tests.sh                     checks, and all tests but the slow ones
+#   ./run_tests.sh -n 0                one file after another, for --pdb say
 #   ./run_tests.sh --fast              without the tests that need torch environments
 #   ./run_tests.sh -m ""               the slow ones too
 #   ./run_tests.sh tests/bench -k hash

@@ -29,6 +29,10 @@ LIMIT_S = 60
 """Of the clock, after which a command is ended: it may loop for ever."""
 
 
+KINDS = ("tracebacks", "slow", "printed", "outside", "differing")
+"""The lists of a tally that hold faults."""
+
+
 class Fault(NamedTuple):
     """A command that did what none may do."""
 
@@ -67,13 +71,7 @@ class Tally:
     @property
     def faults(self) -> list[Fault]:
         """All of them."""
-        return [
-            *self.tracebacks,
-            *self.slow,
-            *self.printed,
-            *self.outside,
-            *self.differing,
-        ]
+        return [fault for kind in KINDS for fault in getattr(self, kind)]
 
     def count(self, command: str, ended: Ended) -> None:
         """Count a command, and what it did wrong."""
@@ -96,7 +94,7 @@ class Tally:
         """Take in what another process counted."""
         self.exits.update(other.exits)
         self.slowest_s = max(self.slowest_s, other.slowest_s)
-        for kind in ("tracebacks", "slow", "printed", "outside", "differing"):
+        for kind in KINDS:
             getattr(self, kind).extend(getattr(other, kind))
 
 
@@ -131,9 +129,9 @@ def ended(call: Callable[[], None]) -> Ended:
             code = left.code if isinstance(left.code, int) else 0 if left.code is None else 1
         except typer.Exit as left:  # a verb's own function, without the command line around it
             code = left.exit_code
-        except BaseException as error:  # it is what is looked for
-            if isinstance(error, KeyboardInterrupt):
-                raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - it is what is looked for
             code = None
             traceback.print_exc(limit=-6, file=err)
     said = out.getvalue() + err.getvalue()
